@@ -1,0 +1,273 @@
+package appproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// exchange is one request on one connection.
+type exchange struct {
+	p *Proxy
+	c *conn
+	w http.ResponseWriter
+	r *http.Request
+
+	framing framing
+	upload  *upload // nil without a body
+
+	sent    bool // the request's head has been written
+	began   bool // the final answer's head is on its way to the client
+	aborted bool // Abort closed the connection
+	keep    bool // the connection can serve another request
+}
+
+// run sends the request and passes the answer on. After it the connection is
+// back in the pool or closed, and nothing reads the request's body.
+func (x *exchange) run(head []byte) error {
+	c := x.c
+	c.in.begin()
+	// Whatever waits on the connection ends at once when the client goes,
+	// and the app notices in the way it would without us.
+	stop := context.AfterFunc(x.r.Context(), c.onClose)
+	err := x.serve(head)
+	if !x.settle() {
+		x.keep = false
+	}
+	if !stop() {
+		x.keep = false
+	}
+	if err == nil && x.keep {
+		x.p.put(c)
+		return nil
+	}
+	x.aborted = x.p.drop(c)
+	x.upload.join(x.r)
+	return err
+}
+
+func (x *exchange) serve(head []byte) error {
+	if n, err := x.c.Write(head); err != nil {
+		if n == 0 && x.c.reused && closedByPeer(err) {
+			return errStale
+		}
+		// The app may have answered without reading a long head, so what it
+		// sent counts; if it sent nothing, reading tells why.
+	} else {
+		x.sent = true
+		x.beginUpload()
+	}
+	resp, err := x.readAnswer()
+	if err != nil {
+		return x.explain(err)
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return x.tunnel(resp)
+	}
+	return x.deliver(resp)
+}
+
+func (x *exchange) beginUpload() {
+	if !x.framing.body {
+		return
+	}
+	x.upload = newUpload(x)
+	if !x.framing.expect {
+		x.upload.begin()
+	}
+}
+
+// explain finds the cause of an answer that did not come.
+func (x *exchange) explain(err error) error {
+	if x.upload != nil {
+		if cause := x.upload.clientError(); cause != nil {
+			return cause
+		}
+	}
+	if x.c.in.any && errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the app closed the connection within the head of its answer")
+	}
+	if x.c.in.any {
+		return fmt.Errorf("the app's answer is not HTTP: %w", err)
+	}
+	// A request with a body is not sent again: part of it is gone.
+	if x.c.reused && x.upload == nil && idempotent(x.r) && x.r.Context().Err() == nil &&
+		(errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || closedByPeer(err)) {
+		return errStale
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the app closed the connection without an answer")
+	}
+	return fmt.Errorf("the app gave no answer: %w", err)
+}
+
+// idempotent reports whether the app may see the request twice
+// (RFC 9110, section 9.2.2).
+func idempotent(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// readAnswer reads the final answer's head, or a 101, and passes informational
+// answers on. Their number is bounded by the size allowed for the head.
+func (x *exchange) readAnswer() (*http.Response, error) {
+	for {
+		if x.upload != nil && !x.upload.started && x.c.r.Buffered() == 0 {
+			x.awaitContinue()
+		}
+		resp, err := http.ReadResponse(x.c.r, x.r)
+		if err != nil {
+			return nil, err
+		}
+		switch code := resp.StatusCode; {
+		case code == http.StatusContinue:
+			// Reading the body makes the server send its own.
+			x.upload.begin()
+		case code == http.StatusSwitchingProtocols:
+			if !strings.EqualFold(resp.Header.Get("Upgrade"), x.framing.upgrade) || x.framing.upgrade == "" {
+				return nil, fmt.Errorf("it switches to protocol %q, asked for was %q", resp.Header.Get("Upgrade"), x.framing.upgrade)
+			}
+			return resp, nil
+		case code >= 200 && code <= 999:
+			return resp, nil
+		case code >= 100:
+			x.inform(resp)
+		default:
+			return nil, fmt.Errorf("its status is %d", code)
+		}
+	}
+}
+
+// continueTimeout is how long a body waits for an app that may not know
+// 100 Continue (RFC 9110, section 10.1.1: not indefinitely).
+const continueTimeout = time.Second
+
+// awaitContinue sends the body after a while in any case. The deadline ends
+// the wait without taking a byte from the connection.
+func (x *exchange) awaitContinue() {
+	_ = x.c.SetReadDeadline(time.Now().Add(continueTimeout))
+	_, err := x.c.r.Peek(1)
+	_ = x.c.SetReadDeadline(time.Time{})
+	if err != nil && isTimeout(err) {
+		x.upload.begin()
+	}
+}
+
+func isTimeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// inform passes an informational answer on, such as 103 Early Hints.
+func (x *exchange) inform(resp *http.Response) {
+	h := x.w.Header()
+	copyHeader(h, resp.Header, false)
+	x.w.WriteHeader(resp.StatusCode)
+	for name := range resp.Header {
+		delete(h, name) // not part of the final answer
+	}
+}
+
+// deliver passes the final answer on.
+func (x *exchange) deliver(resp *http.Response) error {
+	h := x.w.Header()
+	copyHeader(h, resp.Header, false)
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // or the server would guess one
+	}
+	announced := len(resp.Trailer)
+	for name := range resp.Trailer {
+		h.Add("Trailer", name)
+	}
+	x.began = true
+	x.w.WriteHeader(resp.StatusCode)
+	if err := x.copyBody(resp); err != nil {
+		return err
+	}
+	sendTrailer(h, resp.Trailer, announced)
+	x.keep = !resp.Close && x.c.r.Buffered() == 0
+	return nil
+}
+
+func (x *exchange) copyBody(resp *http.Response) error {
+	if resp.Body == http.NoBody || x.r.Method == http.MethodHead {
+		return nil
+	}
+	x.c.in.stream(flusherOf(x.w))
+	if resp.ContentLength >= 0 && resp.ContentLength <= smallBuffer {
+		b := smallBuffers.Get().(*[smallBuffer]byte)
+		defer smallBuffers.Put(b)
+		return x.copy(resp.Body, b[:])
+	}
+	b := copyBuffers.Get().(*[copyBuffer]byte)
+	defer copyBuffers.Put(b)
+	return x.copy(resp.Body, b[:])
+}
+
+func (x *exchange) copy(from io.Reader, buf []byte) error {
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			x.c.in.dirty = true
+			if _, err := x.w.Write(buf[:n]); err != nil {
+				return fmt.Errorf("writing to the client: %w", err)
+			}
+		}
+		if err == io.EOF { //nolint:errorlint // io.Reader's contract
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("the app's answer was cut: %w", err)
+		}
+	}
+}
+
+// settle reports whether the whole request was sent. An app may answer before
+// that; the rest of the body is then of no use.
+func (x *exchange) settle() bool {
+	if x.upload == nil {
+		return x.sent && !x.framing.body && x.framing.upgrade == ""
+	}
+	return x.upload.settled()
+}
+
+// copyHeader adds the app's fields but those about its connection with us.
+// The values are shared, not copied.
+func copyHeader(to, from http.Header, upgrade bool) {
+	connection := from["Connection"]
+	for name, values := range from {
+		switch name {
+		case "Keep-Alive", "Proxy-Connection", "Te", "Transfer-Encoding", "Trailer":
+			continue
+		case "Connection", "Upgrade":
+			if !upgrade {
+				continue
+			}
+		default:
+			if len(connection) > 0 && httpguts.HeaderValuesContainsToken(connection, name) {
+				continue
+			}
+		}
+		to[name] = values
+	}
+}
+
+// sendTrailer sets the trailer in the way of [http.ResponseWriter].
+func sendTrailer(h, trailer http.Header, announced int) {
+	prefix := ""
+	if len(trailer) != announced {
+		prefix = http.TrailerPrefix
+	}
+	for name, values := range trailer {
+		h[prefix+name] = values
+	}
+}

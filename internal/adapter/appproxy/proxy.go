@@ -1,0 +1,318 @@
+// Package appproxy hands HTTP requests to the app: it writes them as HTTP/1.1
+// over pooled keep-alive connections and passes the answers back as they
+// arrive. It is the adapter's hot path, so it does by hand what
+// httputil.ReverseProxy does with an http.Transport and two goroutines per
+// connection: a request without a body runs on the caller's goroutine alone.
+//
+// It knows nothing of Lambda and tunnels, adds no header of its own, follows
+// no redirect and changes no body. It must not trust the request's names,
+// values and path to be free of what would smuggle a second request.
+package appproxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Codes tell who failed when the app gave no answer. They are those of the
+// tunnel's AdapterError.
+const (
+	// CodeUnavailable: the app could not be reached; it saw nothing.
+	CodeUnavailable = "app_unavailable"
+	// CodeFailed: the app may have seen the request and gave no valid answer.
+	CodeFailed = "app_failed"
+	// CodeTimeout: the app had not answered when [Proxy.Abort] ended its time.
+	CodeTimeout = "app_timeout"
+)
+
+const (
+	// DefaultIdleTimeout is below the 5 s after which Node closes a connection.
+	DefaultIdleTimeout = 4 * time.Second
+	// DefaultDialTimeout bounds a connect to the same machine, which fails or
+	// succeeds at once unless the app's accept queue is full.
+	DefaultDialTimeout = 5 * time.Second
+)
+
+// Config says where the app is.
+type Config struct {
+	// Network and Address are those of [net.Dial]; Network defaults to "tcp".
+	Network, Address string
+
+	// IdleTimeout is how long a connection may wait for its next request.
+	// Default 4 s; negative: no connection is used twice.
+	IdleTimeout time.Duration
+
+	// DialTimeout bounds a connect to the app. Default 5 s.
+	DialTimeout time.Duration
+
+	// Fail answers a request that the app did not answer. The default writes
+	// status 502 and the message; it is what makes the codes meaningful.
+	Fail func(w http.ResponseWriter, code, message string)
+
+	// Unreachable, if set, is told each time that a connect to the app
+	// fails. It must not block.
+	Unreachable func(err error)
+
+	// Logger gets, at debug level, why requests failed. Default: nothing.
+	Logger *slog.Logger
+}
+
+// Proxy is an [http.Handler] that lets the app answer. Use one for the life
+// of the app and [Proxy.Close] it in the end.
+type Proxy struct {
+	cfg    Config
+	dialer net.Dialer
+
+	mu     sync.Mutex
+	idle   []*conn            // guarded by mu; the longest idle first
+	active map[*conn]struct{} // guarded by mu; connections with a request
+	reaper *time.Timer        // guarded by mu; nil until the first idle connection
+	closed bool               // guarded by mu
+}
+
+// New returns a proxy for the app at the configured address. It connects
+// when there are requests.
+func New(cfg Config) *Proxy {
+	if cfg.Network == "" {
+		cfg.Network = "tcp"
+	}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = DefaultIdleTimeout
+	}
+	if cfg.DialTimeout <= 0 {
+		cfg.DialTimeout = DefaultDialTimeout
+	}
+	if cfg.Fail == nil {
+		cfg.Fail = func(w http.ResponseWriter, _, message string) {
+			http.Error(w, message, http.StatusBadGateway)
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Proxy{
+		cfg:    cfg,
+		dialer: net.Dialer{Timeout: cfg.DialTimeout},
+		active: make(map[*conn]struct{}),
+	}
+}
+
+// errAborted is why a request ends when Abort closes its connection.
+var errAborted = errors.New("the app ran out of time")
+
+// ServeHTTP lets the app answer r. It panics with [http.ErrAbortHandler] when
+// the answer has begun and cannot be completed, or when nobody waits for it.
+//
+// The server must close r.Body's pending Read when Body.Close is called, as
+// Go's HTTP/2 servers do, and must allow the body to be read after the answer
+// has begun.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	buf := headBuffers.Get().(*[]byte)
+	defer headBuffers.Put(buf)
+	head, framing, err := appendHead((*buf)[:0], r)
+	if err != nil {
+		p.debug(r, "request refused", err)
+		http.Error(w, "Bad Request: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	*buf = head
+
+	fresh := false
+	for {
+		c, err := p.get(r.Context(), fresh)
+		if err != nil {
+			p.unreachable(w, r, err)
+			return
+		}
+		x := exchange{p: p, c: c, w: w, r: r, framing: framing}
+		err = x.run(head)
+		if err == nil {
+			return
+		}
+		if err == errStale { //nolint:errorlint // never wrapped
+			// Once is enough: a fresh connection is never stale.
+			fresh = true
+			continue
+		}
+		p.fail(w, r, &x, err)
+		return
+	}
+}
+
+// unreachable answers a request when there is no connection to the app.
+func (p *Proxy) unreachable(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	p.debug(r, "app not reached", err)
+	if p.cfg.Unreachable != nil {
+		p.cfg.Unreachable(err)
+	}
+	p.cfg.Fail(w, CodeUnavailable, "the app cannot be reached: "+err.Error())
+}
+
+// fail ends a request that got no complete answer.
+func (p *Proxy) fail(w http.ResponseWriter, r *http.Request, x *exchange, err error) {
+	p.debug(r, "app did not answer", err)
+	if x.began {
+		panic(http.ErrAbortHandler)
+	}
+	if x.aborted {
+		p.cfg.Fail(w, CodeTimeout, errAborted.Error())
+		return
+	}
+	if r.Context().Err() != nil || errors.Is(err, errRequestBody) {
+		panic(http.ErrAbortHandler)
+	}
+	p.cfg.Fail(w, CodeFailed, err.Error())
+}
+
+func (p *Proxy) debug(r *http.Request, msg string, err error) {
+	if !p.cfg.Logger.Enabled(r.Context(), slog.LevelDebug) {
+		return
+	}
+	p.cfg.Logger.DebugContext(r.Context(), msg,
+		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err))
+}
+
+// get returns a connection for one request: the one used last if the app has
+// not closed it, since that keeps the others free to expire.
+func (p *Proxy) get(ctx context.Context, fresh bool) (*conn, error) {
+	if !fresh {
+		if c := p.reuse(); c != nil {
+			return c, nil
+		}
+	}
+	nc, err := p.dialer.DialContext(ctx, p.cfg.Network, p.cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	c := newConn(nc)
+	p.mu.Lock()
+	closed := p.closed
+	if !closed {
+		p.active[c] = struct{}{}
+	}
+	p.mu.Unlock()
+	if closed {
+		c.close()
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (p *Proxy) reuse() *conn {
+	for {
+		p.mu.Lock()
+		last := len(p.idle) - 1
+		if last < 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		c := p.idle[last]
+		p.idle[last] = nil
+		p.idle = p.idle[:last]
+		p.active[c] = struct{}{}
+		p.mu.Unlock()
+		// The reaper may be late: the environment was frozen, for example.
+		if time.Since(c.idleSince) < p.cfg.IdleTimeout && c.quiet() {
+			c.reused = true
+			return c
+		}
+		p.drop(c)
+	}
+}
+
+// put keeps the connection for another request.
+func (p *Proxy) put(c *conn) {
+	if p.cfg.IdleTimeout < 0 {
+		p.drop(c)
+		return
+	}
+	c.idleSince = time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.active, c)
+	if p.closed || c.aborted {
+		c.close()
+		return
+	}
+	p.idle = append(p.idle, c)
+	if p.reaper == nil {
+		p.reaper = time.AfterFunc(p.cfg.IdleTimeout, p.reap)
+	} else if len(p.idle) == 1 {
+		p.reaper.Reset(p.cfg.IdleTimeout)
+	}
+}
+
+// drop closes a connection that must not be used again and reports whether
+// Abort has been there before.
+func (p *Proxy) drop(c *conn) (aborted bool) {
+	c.close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.active, c)
+	return c.aborted
+}
+
+// reap closes the connections that have waited too long.
+func (p *Proxy) reap() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, n := time.Now(), 0
+	for n < len(p.idle) && now.Sub(p.idle[n].idleSince) >= p.cfg.IdleTimeout {
+		p.idle[n].close()
+		n++
+	}
+	kept := copy(p.idle, p.idle[n:])
+	clear(p.idle[kept:])
+	p.idle = p.idle[:kept]
+	if kept > 0 {
+		p.reaper.Reset(p.cfg.IdleTimeout - now.Sub(p.idle[0].idleSince))
+	}
+}
+
+// CloseIdle closes the connections that have no request. Call it before the
+// environment can be frozen: an app that wakes up finds its idle connections
+// expired, whatever we have sent on them meanwhile.
+func (p *Proxy) CloseIdle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closeIdle()
+}
+
+func (p *Proxy) closeIdle() { // with mu held
+	for _, c := range p.idle {
+		c.close()
+	}
+	clear(p.idle)
+	p.idle = p.idle[:0]
+	if p.reaper != nil {
+		p.reaper.Stop()
+	}
+}
+
+// Abort ends every request under way: those whose answer has not begun are
+// answered with CodeTimeout, the others are cut.
+func (p *Proxy) Abort() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.active {
+		c.aborted = true
+		c.close()
+	}
+}
+
+// Close ends all requests and connections. The proxy cannot be used again.
+func (p *Proxy) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.closeIdle()
+	p.mu.Unlock()
+	p.Abort()
+}
