@@ -7,8 +7,9 @@
 // [Dispatcher] together with its waiters and instances, their accessors
 // included.
 //
-// Using it against its rules, such as releasing a slot twice, panics: to go on
-// would mean giving one slot to two requests, or losing it for good.
+// A use against its rules panics where it can be noticed, before anything has
+// changed: to go on would mean giving one slot to two requests, or losing it
+// for good.
 package dispatch
 
 import (
