@@ -46,8 +46,9 @@ type Config struct {
 //     in-flight count and its limits say.
 //   - inFlight and free are the sums over the instances.
 //
-// No method takes longer than O(log n) of the waiters for each slot that it
-// hands out, and none depends on the number of instances.
+// A step, such as handing out one slot, takes the same time however many
+// instances there are and however many requests wait. Only requests that are
+// being retried cost O(log n) of their number.
 type Dispatcher struct {
 	cfg     Config
 	grant   func(w *Waiter, in *Instance)

@@ -56,7 +56,7 @@ func TestModel(t *testing.T) {
 // TestModelLong goes where short runs do not get: everything used again and
 // again, with a queue that is often full.
 func TestModelLong(t *testing.T) {
-	const seeds, stepsPerSeed = 20, 10_000
+	const seeds, stepsPerSeed = 10, 4_000
 	var deck []func(m *machine)
 	for _, s := range steps {
 		for range s.share {

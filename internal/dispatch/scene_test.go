@@ -103,10 +103,10 @@ func (s *scene) expectGrants(want ...string) {
 	s.granted = nil
 }
 
-func (s *scene) expect(queued, inFlight, free, ready, draining int) {
+func (s *scene) expect(waiting, inFlight, free, readyCount, drainingCount int) {
 	s.t.Helper()
 	got := []int{s.d.Queued(), s.d.InFlight(), s.d.Free(), s.d.Ready(), s.d.Draining()}
-	if want := []int{queued, inFlight, free, ready, draining}; !slices.Equal(got, want) {
+	if want := []int{waiting, inFlight, free, readyCount, drainingCount}; !slices.Equal(got, want) {
 		s.t.Fatalf("queued, in flight, free, ready, draining: %v, want %v", got, want)
 	}
 }
