@@ -29,7 +29,7 @@ var sillyImage = sync.OnceValue(func() []byte {
 	picture := draw()
 	// The encoder may change from one Go release to the next, so the quality
 	// is searched; the rest of the length is filled with comments.
-	for quality := 95; ; quality -= 5 {
+	for quality := 85; ; quality -= 5 {
 		var buf bytes.Buffer
 		if err := jpeg.Encode(&buf, picture, &jpeg.Options{Quality: quality}); err != nil {
 			panic(err) // a bytes.Buffer does not fail, and the picture is small

@@ -96,6 +96,6 @@ func serve(ctx context.Context, ln net.Listener, app http.Handler) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("waiting for running requests: %w", err), srv.Close())
 	}
-	<-served
+	_ = <-served // always http.ErrServerClosed after Shutdown
 	return err
 }
