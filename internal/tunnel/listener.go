@@ -1,0 +1,374 @@
+package tunnel
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// ListenerConfig is the router's end of the tunnels. Zero values are defaults.
+type ListenerConfig struct {
+	// Identity is the key pair that adapters pin. Nil turns TLS off: the
+	// tunnels are plain TCP, and only the hello protects them.
+	Identity *Identity
+
+	// HelloTimeout is how long a connection may take until its instance is
+	// ready. Default: 5 s.
+	HelloTimeout time.Duration
+
+	// MaxPending is how many connections may be in their hello at once. When
+	// there are more, new ones wait, and the oldest are closed after a second.
+	// Each costs some 50 KB until then. Default: 1024.
+	MaxPending int
+
+	// A tunnel is given up if nothing comes from its adapter for PingInterval
+	// and then, after a PING, for PingTimeout. Default: 5 s each.
+	PingInterval, PingTimeout time.Duration
+
+	// MaxHeaderBytes bounds the header section of a response. Default: 1 MiB.
+	MaxHeaderBytes int
+
+	// StreamWindow is how much of each response may be under way or waiting
+	// for its client, in bytes. Default: 1 MiB.
+	StreamWindow int
+
+	// OnReject is called, from several goroutines, for every connection that
+	// did not become a tunnel. The error is a [*RejectError].
+	OnReject func(remote net.Addr, err error)
+}
+
+// evictAfter is how long a hello may hold one of the MaxPending places that
+// somebody else waits for. An adapter in a small Lambda environment needs some
+// 100 ms; one that needs more has all of HelloTimeout unless there is a crowd.
+const evictAfter = time.Second
+
+// Listener accepts tunnels. One listener serves many pools: each instance is
+// announced to it with [Listener.Expect].
+type Listener struct {
+	ln      net.Listener
+	cfg     ListenerConfig
+	engine  engineConfig
+	start   func(net.Conn) (routerEngine, error)
+	tls     *tls.Config // nil when tls is off
+	pin     string
+	freed   chan struct{} // holds a token if a place may have become free
+	closing chan struct{}
+	wg      sync.WaitGroup // hellos
+
+	mu       sync.Mutex
+	expected map[string]*expectation // guarded by mu: instances without a tunnel
+	pending  list.List               // guarded by mu: of *pendingConn, oldest first
+	closed   bool                    // guarded by mu
+}
+
+type expectation struct {
+	secret []byte
+	accept func(Tunnel)
+}
+
+type pendingConn struct {
+	conn  *conn
+	since time.Time
+}
+
+// NewListener returns a listener that accepts tunnels from ln once
+// [Listener.Serve] is called.
+func NewListener(ln net.Listener, cfg ListenerConfig) *Listener {
+	cfg.HelloTimeout = orDefault(cfg.HelloTimeout, defaultHelloTimeout)
+	cfg.MaxPending = orDefault(cfg.MaxPending, 1024)
+	cfg.PingInterval = orDefault(cfg.PingInterval, defaultPingInterval)
+	cfg.PingTimeout = orDefault(cfg.PingTimeout, defaultPingTimeout)
+	cfg.MaxHeaderBytes = orDefault(cfg.MaxHeaderBytes, defaultMaxHeaderBytes)
+	cfg.StreamWindow = orDefault(cfg.StreamWindow, streamWindow)
+	if cfg.OnReject == nil {
+		cfg.OnReject = func(net.Addr, error) {}
+	}
+	l := &Listener{
+		ln:       ln,
+		cfg:      cfg,
+		freed:    make(chan struct{}, 1),
+		closing:  make(chan struct{}),
+		expected: make(map[string]*expectation),
+		engine: engineConfig{
+			FrameSize:    FrameSize,
+			StreamWindow: cfg.StreamWindow,
+			// The adapter counts what it sends a little differently, and a
+			// section that is only a little too large must not cost the tunnel.
+			MaxHeaderBytes: cfg.MaxHeaderBytes + cfg.MaxHeaderBytes/4,
+		},
+	}
+	l.engine.liveness(cfg.PingInterval, cfg.PingTimeout)
+	l.start = stockTransport(l.engine)
+	if cfg.Identity != nil {
+		l.tls, l.pin = cfg.Identity.serverTLS(), cfg.Identity.Pin()
+	}
+	return l
+}
+
+// Pin returns the pin of the listener's identity, empty when TLS is off.
+func (l *Listener) Pin() string { return l.pin }
+
+// Addr returns the address that the listener is bound to.
+func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
+
+// Expect announces an instance: the next connection that proves to know the
+// secret of the ID becomes its tunnel and is passed to accept, from a goroutine
+// of the listener, which accept must not block. There is one tunnel per ID,
+// ever. Cancel withdraws the announcement; an accept that is about to be called
+// may still be called after that.
+func (l *Listener) Expect(id string, secret []byte, accept func(Tunnel)) (cancel func()) {
+	e := &expectation{secret: secret, accept: accept}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.expected[id] = e
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.expected[id] == e {
+			delete(l.expected, id)
+		}
+	}
+}
+
+// Serve accepts connections until the listener is closed. It returns
+// [ErrClosed] then, and the error otherwise.
+func (l *Listener) Serve() error {
+	var delay time.Duration
+	for {
+		nc, err := l.ln.Accept()
+		if err != nil {
+			select {
+			case <-l.closing:
+				return ErrClosed
+			default:
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("accepting tunnels: %w", err)
+			}
+			// Most likely there is no file descriptor left, which passes.
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			if !l.pause(delay) {
+				return ErrClosed
+			}
+			continue
+		}
+		delay = 0
+		c := newConn(nc)
+		c.silence = l.engine.silence()
+		if !l.admit(c) {
+			c.closeWith(ErrClosed)
+			return ErrClosed
+		}
+	}
+}
+
+func (l *Listener) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-l.closing:
+		return false
+	}
+}
+
+// admit starts the hello of a connection as soon as there is a place for it.
+// It returns false if the listener was closed first.
+func (l *Listener) admit(c *conn) bool {
+	for {
+		wait, ok := l.tryAdmit(c)
+		if !ok {
+			return false
+		}
+		if wait == 0 {
+			return true
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-l.freed:
+		case <-t.C:
+		case <-l.closing:
+		}
+		t.Stop()
+	}
+}
+
+// tryAdmit returns how long to wait at most before the next try, 0 if there
+// was a place, and false if the listener is closed.
+func (l *Listener) tryAdmit(c *conn) (time.Duration, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return 0, false
+	}
+	if l.pending.Len() >= l.cfg.MaxPending {
+		oldest := l.pending.Front()
+		p := oldest.Value.(*pendingConn)
+		if age := time.Since(p.since); age < evictAfter {
+			return evictAfter - age, true
+		}
+		l.pending.Remove(oldest)
+		// Closing is I/O of a kind, and its goroutine does the rest anyway.
+		go p.conn.closeWith(&RejectError{Reject: RejectOverload})
+	}
+	place := l.pending.PushBack(&pendingConn{conn: c, since: time.Now()})
+	l.wg.Add(1)
+	go l.handle(c, place)
+	return 0, true
+}
+
+// leave gives a place back. It may have been taken away before.
+func (l *Listener) leave(place *list.Element) {
+	l.mu.Lock()
+	l.pending.Remove(place)
+	l.mu.Unlock()
+	select {
+	case l.freed <- struct{}{}:
+	default:
+	}
+	l.wg.Done()
+}
+
+// handle is the goroutine of a connection: first of its hello, then of the
+// tunnel's control stream.
+func (l *Listener) handle(c *conn, place *list.Element) {
+	timeout := time.AfterFunc(l.cfg.HelloTimeout, func() {
+		c.closeWith(&RejectError{Reject: RejectTimeout})
+	})
+	t, accept, err := l.hello(c)
+	if err == nil && !timeout.Stop() {
+		err = &RejectError{Reject: RejectTimeout}
+	}
+	timeout.Stop()
+	if err != nil {
+		l.reject(c, t, err)
+		l.leave(place)
+		return
+	}
+	accept(t)
+	l.leave(place)
+	t.serve()
+}
+
+// reject ends a connection whose hello failed.
+func (l *Listener) reject(c *conn, t *tunnel, err error) {
+	rej, ok := errors.AsType[*RejectError](err)
+	if !ok {
+		rej = &RejectError{Reject: RejectProtocol, Err: err}
+	}
+	c.closeWith(rej)
+	// If somebody closed it before, that was why the hello failed.
+	if first, ok := errors.AsType[*RejectError](c.err); ok {
+		rej = first
+	}
+	if t != nil {
+		_ = t.engine.Close()
+		_ = t.out.Close()
+		if t.control != nil {
+			_ = t.control.Body.Close()
+		}
+	}
+	l.cfg.OnReject(c.RemoteAddr(), rej)
+}
+
+// hello authenticates a connection. The tunnel it returns with an error only
+// has to be closed.
+func (l *Listener) hello(c *conn) (*tunnel, func(Tunnel), error) {
+	if l.tls != nil {
+		err := c.startTLS(func(nc net.Conn) *tls.Conn { return tls.Server(nc, l.tls) })
+		if err != nil {
+			return nil, nil, &RejectError{Reject: RejectTLS, Err: err}
+		}
+	}
+	engine, err := l.start(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := newTunnel(c, engine)
+	ctx := context.Background() // whoever wants to end the hello closes the connection
+
+	nonce := newNonce()
+	line := encodeLine(routerHello{Version: protocolVersion, Nonce: nonce, MaxHeaderBytes: l.cfg.MaxHeaderBytes})
+	req, err := helloRequest(ctx, "/lambda-dispatch/hello", bytes.NewReader(line), int64(len(line)))
+	if err != nil {
+		return t, nil, err
+	}
+	h, err := readAdapterHello(engine, req)
+	if err != nil {
+		return t, nil, err
+	}
+	accept, secret, err := l.claim(h, nonce, c.exporter)
+	if err != nil {
+		return t, nil, err
+	}
+	proof := helloMAC(secret, roleRouter, h.Instance, nonce, h.Nonce, c.exporter)
+	return t, accept, t.openControl(ctx, encodeLine(routerProof{MAC: proof}))
+}
+
+func readAdapterHello(engine routerEngine, req *http.Request) (adapterHello, error) {
+	resp, err := engine.RoundTrip(req)
+	if err != nil {
+		return adapterHello{}, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return adapterHello{}, errBadHello
+	}
+	line, err := newLineReader(resp.Body).next()
+	if err != nil {
+		return adapterHello{}, err
+	}
+	return parseAdapterHello(line)
+}
+
+// claim checks an adapter's hello and takes its instance off the list, so that
+// nobody else can have its tunnel.
+func (l *Listener) claim(h adapterHello, nonce, exporter []byte) (func(Tunnel), []byte, error) {
+	l.mu.Lock()
+	e := l.expected[h.Instance]
+	l.mu.Unlock()
+	if e == nil {
+		return nil, nil, &RejectError{Reject: RejectInstance}
+	}
+	if err := checkMAC(h.MAC, helloMAC(e.secret, roleAdapter, h.Instance, nonce, h.Nonce, exporter)); err != nil {
+		return nil, nil, &RejectError{Reject: RejectMAC}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.expected[h.Instance] != e {
+		return nil, nil, &RejectError{Reject: RejectInstance} // another connection was faster
+	}
+	delete(l.expected, h.Instance)
+	return e.accept, e.secret, nil
+}
+
+// Close stops accepting, ends the hellos and waits for them. Tunnels live on.
+func (l *Listener) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		l.wg.Wait()
+		return nil
+	}
+	l.closed = true
+	close(l.closing)
+	conns := make([]*conn, 0, l.pending.Len())
+	for e := l.pending.Front(); e != nil; e = e.Next() {
+		conns = append(conns, e.Value.(*pendingConn).conn)
+	}
+	l.mu.Unlock()
+	err := l.ln.Close()
+	for _, c := range conns {
+		c.closeWith(&RejectError{Reject: RejectClosed})
+	}
+	l.wg.Wait()
+	return err
+}

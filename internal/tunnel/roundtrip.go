@@ -1,0 +1,342 @@
+package tunnel
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+func (t *tunnel) RoundTrip(req *http.Request) (*http.Response, error) {
+	if err := t.begin(); err != nil {
+		closeBody(req)
+		return nil, &RoundTripError{Err: err}
+	}
+	defer t.end()
+
+	var x exchange
+	out, err := x.outgoing(req)
+	if err != nil {
+		closeBody(req)
+		return nil, &RoundTripError{Err: err}
+	}
+	resp, err := t.engine.RoundTrip(out)
+	if err != nil {
+		x.abandon()
+		return nil, t.failed(req, err)
+	}
+	resp.Request = req
+	if err := x.incoming(resp); err != nil {
+		_ = resp.Body.Close()
+		x.abandon()
+		return nil, err
+	}
+	return resp, nil
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// failed says what an error of the engine means.
+func (t *tunnel) failed(req *http.Request, err error) error {
+	if t.engine.Unusable(err) {
+		// The peer has said that it takes no more, if not on the control
+		// stream. Nobody should try again.
+		t.startDraining("")
+	}
+	rt := &RoundTripError{Err: err, Processed: !t.engine.NotSent(err)}
+	if end := t.Err(); end != nil && req.Context().Err() == nil {
+		rt.Err = end // the engine's words for it say less
+	}
+	return rt
+}
+
+// exchange is what has to be remembered between a request and its response. In
+// the ordinary case that is nothing.
+type exchange struct {
+	upgrade string         // the protocol asked for, "" if none
+	up      *io.PipeWriter // of an upgrade: what the client sends after it
+	cancel  context.CancelFunc
+}
+
+var (
+	errBadURL        = errors.New("URL has a control character")
+	errWrongUpgrade  = errors.New("upgrade that was not asked for")
+	errWrongStatus   = errors.New("status that is not one")
+	errNoDestination = errors.New("request has no URL")
+)
+
+// outgoing returns the request that the engine sends for req: req itself, if
+// nothing has to be changed.
+func (x *exchange) outgoing(req *http.Request) (*http.Request, error) {
+	if req.URL == nil {
+		return nil, errNoDestination
+	}
+	if hasControl(req.URL.RawQuery) || hasControl(req.URL.Opaque) {
+		return nil, errBadURL
+	}
+	if !needsCopy(req) {
+		return req, nil
+	}
+	ctx := req.Context()
+	if len(req.Header["Expect"]) > 0 && hasBody(req) {
+		// The engine waits for the adapter to ask for the body, and would go
+		// on waiting after a response without a body.
+		ctx, x.cancel = context.WithCancel(ctx)
+	}
+	out := req.WithContext(ctx)
+	out.Close = false // would close the tunnel
+	out.URL = outgoingURL(req)
+	out.Header = maps.Clone(req.Header)
+	if out.Header == nil {
+		out.Header = make(http.Header, 1)
+	}
+	x.fixHeader(out)
+	if out.Trailer != nil {
+		fixTrailer(out)
+	}
+	if x.upgrade != "" {
+		var pr *io.PipeReader
+		pr, x.up = io.Pipe()
+		out.Body, out.ContentLength = pr, -1
+	}
+	return out, nil
+}
+
+func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
+
+// needsCopy reports whether req cannot be sent as it is. It costs one look at
+// each header name.
+func needsCopy(req *http.Request) bool {
+	u := req.URL
+	if req.Close || req.Trailer != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return true
+	}
+	if u.Opaque != "" || (u.RawPath != "" && u.EscapedPath() != u.RawPath) {
+		return true
+	}
+	agent := false
+	for k, vv := range req.Header {
+		switch k {
+		case "User-Agent":
+			agent = true
+		case "Cookie":
+			if !canonicalCookie(vv) {
+				return true
+			}
+		case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Upgrade",
+			"Te", "Expect", "Trailer":
+			return true
+		default:
+			if isInternal(k) {
+				return true
+			}
+		}
+	}
+	return !agent // or the engine would add its own
+}
+
+func (x *exchange) fixHeader(out *http.Request) {
+	h := out.Header
+	// RFC 9110 section 7.8: whoever does not want to upgrade ignores the field.
+	// That is the case if there is a body, which would come first.
+	if p := upgradeProtocol(h); p != "" && !hasBody(out) {
+		x.upgrade = p
+	}
+	for k := range h {
+		if isInternal(k) || isHopByHop(k) || k == "Trailer" { // Trailer is made from Request.Trailer
+			delete(h, k)
+		}
+	}
+	if te := h["Te"]; len(te) > 0 {
+		delete(h, "Te")
+		if httpguts.HeaderValuesContainsToken(te, "trailers") {
+			h["Te"] = []string{"trailers"} // the only one there is in HTTP/2
+		}
+	}
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = nil
+	}
+	if vv := h["Cookie"]; !canonicalCookie(vv) {
+		delete(h, "Cookie")
+		h[hdrCookie] = vv
+	}
+	if vv := h["Expect"]; len(vv) > 0 {
+		h[hdrExpect] = vv
+		if !hasBody(out) {
+			delete(h, "Expect")
+		}
+	}
+	if x.upgrade != "" {
+		h[hdrUpgrade] = []string{x.upgrade}
+	}
+}
+
+// outgoingURL returns a URL whose RequestURI is the target as the client wrote
+// it.
+func outgoingURL(req *http.Request) *url.URL {
+	u := *req.URL
+	if u.Scheme != "http" && u.Scheme != "https" {
+		u.Scheme = "http"
+	}
+	if u.Host == "" {
+		u.Host = "lambda-dispatch"
+		if req.Host != "" {
+			u.Host = req.Host
+		}
+	}
+	if u.Opaque == "" && u.RawPath != "" && u.EscapedPath() != u.RawPath {
+		// EscapedPath does not trust a RawPath with a byte that should have
+		// been escaped, such as a bar or a quotation mark, and escapes it.
+		if p, err := url.PathUnescape(u.RawPath); err == nil && p == u.Path &&
+			strings.HasPrefix(u.RawPath, "/") && !hasControl(u.RawPath) && !strings.ContainsAny(u.RawPath, "?#") {
+			u.Opaque = u.RawPath
+		}
+	}
+	if strings.HasPrefix(u.Opaque, "/") {
+		// net/http takes the authority off again. Without it, a path that
+		// begins with two slashes would be taken for one with an authority.
+		host := req.Host
+		if host == "" {
+			host = u.Host
+		}
+		u.Opaque = "//" + host + u.Opaque
+	}
+	return &u
+}
+
+// fixTrailer makes out send only trailer fields that the peer accepts.
+// Trailers are known only when the body has been read, and net/http does not
+// look at them again.
+func fixTrailer(out *http.Request) {
+	src := out.Trailer
+	out.Trailer = make(http.Header, len(src))
+	for k := range src {
+		if validTrailer(k) {
+			out.Trailer[k] = nil
+		}
+	}
+	if !hasBody(out) {
+		out.Trailer = nil
+		return
+	}
+	out.Body = &trailerBody{ReadCloser: out.Body, src: src, dst: out.Trailer}
+}
+
+type trailerBody struct {
+	io.ReadCloser
+	src, dst http.Header
+}
+
+func (b *trailerBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		for k, vv := range b.src {
+			if !validTrailer(k) {
+				continue
+			}
+			for _, v := range vv {
+				if httpguts.ValidHeaderFieldValue(v) {
+					b.dst[k] = append(b.dst[k], v)
+				}
+			}
+		}
+		b.src = nil
+	}
+	return n, err
+}
+
+// incoming makes an engine's response the app's again.
+func (x *exchange) incoming(resp *http.Response) error {
+	var failure, status, upgrade string
+	for k, vv := range resp.Header {
+		if !isInternal(k) {
+			continue
+		}
+		v := ""
+		if len(vv) > 0 {
+			v = vv[0]
+		}
+		switch k {
+		case hdrError:
+			failure = v
+		case hdrStatus:
+			status = v
+		case hdrUpgrade:
+			upgrade = v
+		}
+		delete(resp.Header, k)
+	}
+	if failure != "" {
+		ae := parseAdapterError(failure)
+		return &RoundTripError{Err: ae, Processed: ae.Code.Processed()}
+	}
+	if status != "" {
+		code, err := strconv.Atoi(status)
+		if err != nil || code < 300 || code > 999 {
+			return &RoundTripError{Err: errors.Join(ErrProtocol, errWrongStatus), Processed: true}
+		}
+		setStatus(resp, code)
+	}
+	switch {
+	case upgrade != "":
+		if x.upgrade == "" || resp.StatusCode != http.StatusOK {
+			return &RoundTripError{Err: errors.Join(ErrProtocol, errWrongUpgrade), Processed: true}
+		}
+		resp.Header["Connection"] = []string{"Upgrade"}
+		resp.Header["Upgrade"] = []string{upgrade}
+		setStatus(resp, http.StatusSwitchingProtocols)
+		resp.Body = &duplex{down: newChunkReader(resp.Body), body: resp.Body, up: x.up}
+	case x.up != nil:
+		_ = x.up.Close() // an ordinary response: the request has no body
+	}
+	x.bindCancel(resp)
+	return nil
+}
+
+func setStatus(resp *http.Response, code int) {
+	resp.StatusCode = code
+	resp.Status = strconv.Itoa(code) + " " + http.StatusText(code)
+}
+
+// bindCancel ends the request's context with its response, if it has its own.
+func (x *exchange) bindCancel(resp *http.Response) {
+	if x.cancel == nil {
+		return
+	}
+	if resp.Body == http.NoBody {
+		x.cancel()
+		return
+	}
+	resp.Body = &cancelBody{resp.Body, x.cancel}
+}
+
+type cancelBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *cancelBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.cancel()
+	return err
+}
+
+// abandon ends what waits for a response that will not come.
+func (x *exchange) abandon() {
+	if x.up != nil {
+		_ = x.up.CloseWithError(errUpgradeEnded)
+	}
+	if x.cancel != nil {
+		x.cancel()
+	}
+}
