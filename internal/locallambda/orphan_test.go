@@ -1,0 +1,3 @@
+package locallambda
+
+func serviceMain() {}
