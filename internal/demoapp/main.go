@@ -96,6 +96,8 @@ func serve(ctx context.Context, ln net.Listener, app http.Handler) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("waiting for running requests: %w", err), srv.Close())
 	}
-	_ = <-served // always http.ErrServerClosed after Shutdown
+	if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+		err = errors.Join(err, serr)
+	}
 	return err
 }

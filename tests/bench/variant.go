@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -71,8 +72,8 @@ func startSystem(ctx context.Context, v variant, dir string, bin programs, concu
 
 // stop ends the processes, the client's end first.
 func (s *system) stop() (errs []error) {
-	for i := len(s.children) - 1; i >= 0; i-- {
-		if err := s.children[i].stop(); err != nil {
+	for _, c := range slices.Backward(s.children) {
+		if err := c.stop(); err != nil {
 			errs = append(errs, err)
 		}
 	}
