@@ -1,0 +1,192 @@
+package scale
+
+import (
+	"math"
+	"time"
+)
+
+// Failure is the kind of a failed invocation, as far as the next start cares.
+type Failure uint8
+
+const (
+	// FailureOther may be gone next time: a crash, a timeout, a lost network.
+	FailureOther Failure = iota
+	// FailureThrottled means that Lambda has no concurrency left for us.
+	FailureThrottled
+	// FailurePermanent lasts until a person does something: access denied, no
+	// such function.
+	FailurePermanent
+)
+
+const (
+	// minBackoff keeps jitter from making a backoff vanish.
+	minBackoff = 100 * time.Millisecond
+	// aliveBackoff is the longest backoff after a failure if an instance became
+	// ready since the failure before: most starts work, so scaling up must too.
+	aliveBackoff = 5 * time.Second
+	// calm is how long without a failure makes the next one the first again.
+	calm = 2 * time.Minute
+	// singleRounds is after how many rounds of failures, without an instance
+	// becoming ready, instances are started one at a time.
+	singleRounds = 2
+	// breakerRounds is after how many of them the breaker opens.
+	breakerRounds = 3
+	// minProbe is the least time between two attempts with an open breaker.
+	minProbe = time.Second
+	// failureCost is how many starts a failure uses up besides its own, so that
+	// a fleet that keeps dying is restarted more slowly than one that grows.
+	failureCost = 1
+)
+
+// backoffs, per kind, double from first to most with each round of failures.
+var backoffs = [...]struct{ first, most time.Duration }{
+	FailureOther:     {500 * time.Millisecond, 30 * time.Second},
+	FailureThrottled: {time.Second, 20 * time.Second}, // concurrency frees up as others end
+	FailurePermanent: {5 * time.Second, time.Minute},  // and yet who repairs it wants to see it work soon
+}
+
+// limiter decides how many of the wanted instances may be started. Three
+// things, each of which only ever makes it fewer:
+//
+//   - A token bucket bounds all starts, successful or not, see [Config.MaxStarts].
+//   - After a failure comes a backoff, random between zero and a limit that
+//     doubles. Failures during a backoff belong to the same round: they are
+//     what had been started before.
+//   - After some rounds without success the breaker opens: one attempt at a
+//     time, until one succeeds.
+type limiter struct {
+	rate, burst float64 // tokens per second, at most
+	tokens      float64
+	filled      time.Time
+
+	level    int // doublings of the backoff
+	rounds   int // of failures since an instance became ready
+	failedAt time.Time
+	until    time.Time // no start before
+
+	permanent bool // the last failure was
+	probing   bool // the only instance that is starting is an attempt
+	starting  int  // instances, as far as known
+}
+
+// MaxStarts is the bound on starts: however instances succeed or fail, no
+// stretch of time of length d sees more starts than this.
+func (c Config) MaxStarts(d time.Duration) int {
+	c = c.withDefaults()
+	return c.StartBurst + int(math.Ceil(float64(c.StartsPerMinute)*d.Minutes()))
+}
+
+func (l *limiter) reset(c Config, now time.Time) {
+	*l = limiter{tokens: float64(c.StartBurst), filled: now}
+	l.configure(c, now)
+}
+
+func (l *limiter) configure(c Config, now time.Time) {
+	l.fill(now)
+	l.rate, l.burst = float64(c.StartsPerMinute)/60, float64(c.StartBurst)
+	l.tokens = min(l.tokens, l.burst)
+}
+
+func (l *limiter) fill(now time.Time) {
+	if dt := now.Sub(l.filled); dt > 0 {
+		l.tokens = min(l.burst, l.tokens+l.rate*dt.Seconds())
+		l.filled = now
+	}
+}
+
+func (l *limiter) open() bool { return l.rounds >= breakerRounds }
+
+// fleet tells how many instances are starting.
+func (l *limiter) fleet(starting int) {
+	l.starting = starting
+	if starting == 0 {
+		l.probing = false
+	}
+}
+
+// take returns how many of n more instances may be started now, and when the
+// rest may be; that is zero if only an event can tell.
+func (l *limiter) take(n, starting int, now time.Time) (int, time.Time) {
+	l.fill(now)
+	if now.Before(l.until) {
+		return 0, l.until
+	}
+	single := l.rounds >= singleRounds
+	if single {
+		if starting > 0 {
+			return 0, time.Time{}
+		}
+		n = 1
+	}
+	got := min(n, int(l.tokens))
+	l.tokens -= float64(got)
+	l.starting = starting + got
+	l.probing = got > 0 && l.open()
+	if got == n {
+		return got, time.Time{}
+	}
+	wait := time.Duration((1 - (l.tokens - math.Floor(l.tokens))) / l.rate * float64(time.Second))
+	return got, now.Add(wait + time.Microsecond)
+}
+
+// succeeded tells that an instance became ready.
+func (l *limiter) succeeded() {
+	l.rounds, l.level = 0, l.level/2
+	l.until = time.Time{}
+	l.permanent, l.probing = false, false
+	l.starting = max(l.starting-1, 0)
+}
+
+// failed tells that an invocation failed. random is in [0,1).
+func (l *limiter) failed(kind Failure, now time.Time, random float64) {
+	if int(kind) >= len(backoffs) {
+		kind = FailureOther
+	}
+	l.fill(now)
+	l.tokens = max(l.tokens-failureCost, min(l.tokens, 0))
+	l.probing = false
+
+	sameRound := now.Before(l.until)
+	if sameRound && (kind != FailurePermanent || l.permanent) {
+		l.failedAt = now
+		return
+	}
+	if now.Sub(l.failedAt) >= calm {
+		l.level = 0
+	}
+	l.failedAt = now
+	most := backoffs[kind].most
+	if l.rounds == 0 && kind != FailurePermanent {
+		most = aliveBackoff
+	}
+	l.rounds++
+	l.permanent = kind == FailurePermanent
+	if l.permanent {
+		l.rounds = max(l.rounds, breakerRounds)
+	}
+	limit := most
+	if l.level < 16 {
+		limit = min(most, backoffs[kind].first<<l.level)
+		l.level++
+	}
+	least := minBackoff
+	if l.open() {
+		least = minProbe
+	}
+	l.until = now.Add(max(least, time.Duration(random*float64(limit))))
+}
+
+func (l *limiter) blocked(now time.Time) (bool, time.Time) {
+	switch {
+	case !l.open():
+		return false, time.Time{}
+	case l.probing:
+		return true, l.until
+	case l.starting > 0 && !l.permanent:
+		return false, time.Time{} // one of these may become ready
+	case now.Before(l.until):
+		return true, l.until
+	default:
+		return false, time.Time{}
+	}
+}

@@ -1,0 +1,61 @@
+package scale
+
+import "time"
+
+const (
+	// unknownLife is assumed if no deadline is known: the longest that Lambda
+	// lets an invocation run.
+	// Source: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+	unknownLife = 15 * time.Minute
+	// unknownStart is assumed while no start time has been learnt.
+	unknownStart = 2 * time.Second
+
+	// The time between the last new request and the deadline, for running
+	// requests to finish, is what long ones take and half as much again.
+	finishFactor = 1.5
+	// finishLeast, or finishLeastPart of the lifetime if that is less, is kept
+	// even if requests are short: the adapter has its result to return too.
+	finishLeast     = 10 * time.Second
+	finishLeastPart = 0.1
+	// finishMostPart of the lifetime bounds it: one request that lasted for
+	// minutes must not make instances useless.
+	finishMostPart = 0.25
+
+	// The replacement gets the time of a slow start and a quarter more.
+	leadFactor = 1.25
+	// leadMostPart of the lifetime bounds it: an instance must serve for some
+	// time before it is replaced, or else replacements are all that happens.
+	leadMostPart = 0.4
+
+	// jitterPart of the lifetime, at most jitterMost, is how far instances
+	// that were started together come to be replaced apart.
+	jitterPart = 0.1
+	jitterMost = time.Minute
+)
+
+// Retire returns when to start the replacement of an instance, and when to stop
+// giving the instance requests, so that those on it finish before its deadline.
+// startedAt is when it was invoked. replaceAt ≤ drainAt ≤ deadline. A zero
+// deadline is not known; the longest that Lambda allows is assumed.
+func (s *Scaler) Retire(startedAt, deadline time.Time) (replaceAt, drainAt time.Time) {
+	if deadline.IsZero() {
+		deadline = startedAt.Add(unknownLife)
+	}
+	life := deadline.Sub(startedAt)
+	if life <= 0 {
+		return deadline, deadline
+	}
+	finish := max(times(s.services.long(), finishFactor), min(finishLeast, times(life, finishLeastPart)))
+	finish = min(finish, times(life, finishMostPart))
+	start := s.starts.slow()
+	if start == 0 {
+		start = unknownStart
+	}
+	lead := min(times(start, leadFactor), times(life, leadMostPart))
+	jitter := times(min(times(life, jitterPart), jitterMost), s.rand())
+
+	drainAt = deadline.Add(-finish - jitter)
+	return drainAt.Add(-lead), drainAt
+}
+
+func times(d time.Duration, f float64) time.Duration { return time.Duration(float64(d) * f) }
