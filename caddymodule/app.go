@@ -1,0 +1,174 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(&App{})
+}
+
+// startTimeout is how long a request waits for the app to be started. Caddy
+// starts apps in no certain order, so the HTTP server can be first.
+const startTimeout = 10 * time.Second
+
+// App gives the pools of one configuration their settings when it is started,
+// and takes them back when it is unloaded. It is loaded by the first
+// `lambda_dispatch` handler and needs no configuration of its own.
+type App struct {
+	ctx     caddy.Context
+	logger  *zap.Logger
+	started chan struct{}
+	uses    map[string]*use // by function
+}
+
+// use is what one configuration wants of a function's pool.
+type use struct {
+	shared *sharedPool
+	conf   PoolConfig
+
+	// callbackAddr is the key of the callback listener that Start has loaded.
+	callbackAddr string
+	claim        *claim
+}
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "lambda_dispatch",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision sets up the app.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.ctx = ctx
+	a.logger = ctx.Logger()
+	a.started = make(chan struct{})
+	a.uses = make(map[string]*use)
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	events, err := ctx.App("events")
+	if err != nil {
+		return fmt.Errorf("loading events app: %w", err)
+	}
+	// Emitted before any app is stopped: the time to stop starting instances.
+	return events.(*caddyevents.App).On("stopping", stopping{a})
+}
+
+// use registers a handler's wishes for the pool of its function. Nothing takes
+// effect before Start.
+func (a *App) use(function string, conf PoolConfig) (*sharedPool, error) {
+	if u, ok := a.uses[function]; ok {
+		if !reflect.DeepEqual(u.conf, conf) {
+			return nil, fmt.Errorf("function %s is configured twice with different settings: handlers of one function share its pool", function)
+		}
+		return u.shared, nil
+	}
+	shared, err := loadPool(function, a.logger)
+	if err != nil {
+		return nil, err
+	}
+	a.uses[function] = &use{shared: shared, conf: conf}
+	return shared, nil
+}
+
+// Start binds the callback listeners and gives the pools their settings.
+func (a *App) Start() error {
+	for function, u := range a.uses {
+		if err := a.startUse(u); err != nil {
+			return fmt.Errorf("function %s: %w", function, err)
+		}
+	}
+	close(a.started)
+	return nil
+}
+
+func (a *App) startUse(u *use) error {
+	listener, addr, err := listenCallback(u.conf.Callback, a.logger)
+	if err != nil {
+		return err
+	}
+	u.callbackAddr = addr
+	advertise, err := advertised(u.conf.Callback, listener.Addr(), u.conf.Invoker.Local != nil)
+	if err != nil {
+		return err
+	}
+	u.claim, err = u.shared.apply(a.ctx, u.conf, callback{listener, advertise})
+	return err
+}
+
+// Stop does nothing: when it is called, requests may still be running and
+// waiting. Cleanup comes after the HTTP server has been stopped.
+func (a *App) Stop() error { return nil }
+
+// Cleanup takes back what this configuration had of the pools. A pool that no
+// other configuration uses is closed.
+func (a *App) Cleanup() error {
+	var errs []error
+	for function, u := range a.uses {
+		if u.claim != nil {
+			errs = append(errs, u.shared.withdraw(u.claim))
+		}
+		if _, err := pools.Delete(function); err != nil {
+			errs = append(errs, err)
+		}
+		if u.callbackAddr != "" {
+			_, err := callbackListeners.Delete(u.callbackAddr)
+			errs = append(errs, err)
+		}
+	}
+	a.uses = nil
+	return errors.Join(errs...)
+}
+
+// awaitStart blocks until the app is started.
+func (a *App) awaitStart(ctx context.Context) error {
+	select {
+	case <-a.started:
+		return nil
+	default:
+	}
+	limit := time.NewTimer(startTimeout)
+	defer limit.Stop()
+	select {
+	case <-a.started:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-limit.C:
+		return errors.New("configuration is still being started")
+	}
+}
+
+// stopping reacts to Caddy's event of that name.
+type stopping struct{ app *App }
+
+// Handle quiesces the pools if the process is about to exit. Before a reload
+// they go on as they are.
+func (s stopping) Handle(context.Context, caddy.Event) error {
+	if !caddy.Exiting() {
+		return nil
+	}
+	for _, u := range s.app.uses {
+		u.shared.pool.Quiesce()
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.App           = (*App)(nil)
+	_ caddy.Provisioner   = (*App)(nil)
+	_ caddy.CleanerUpper  = (*App)(nil)
+	_ caddyevents.Handler = stopping{}
+)

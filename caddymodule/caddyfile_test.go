@@ -1,0 +1,190 @@
+package caddymodule
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+// adapt turns a Caddyfile into JSON.
+func adapt(t *testing.T, input string) (string, []caddyconfig.Warning, error) {
+	t.Helper()
+	out, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(input), map[string]any{"filename": "Caddyfile"})
+	return string(out), warnings, err
+}
+
+func TestCaddyfileBecomesJSON(t *testing.T) {
+	for _, tc := range []struct{ name, in, want string }{
+		{
+			"only a function", `lambda_dispatch shop`,
+			`{"function":"shop"}`,
+		},
+		{
+			"function inside", "lambda_dispatch {\n function arn:aws:lambda:eu-central-1:123456789012:function:shop:live\n}",
+			`{"function":"arn:aws:lambda:eu-central-1:123456789012:function:shop:live"}`,
+		},
+		{
+			"numbers and durations", `lambda_dispatch shop {
+				max_concurrent 20
+				target_concurrent 8
+				min_instances 1
+				max_instances 50
+				idle_timeout 90s
+				queue_size 500
+				queue_timeout 1d
+			}`,
+			`{"function":"shop","max_concurrent":20,"target_concurrent":8,"min_instances":1,"max_instances":50,
+			"idle_timeout":90000000000,"queue_size":500,"queue_timeout":86400000000000}`,
+		},
+		{
+			"off", "lambda_dispatch shop {\n queue_size off\n queue_timeout off\n}",
+			`{"function":"shop","queue_size":-1,"queue_timeout":-1}`,
+		},
+		{
+			"callback", "lambda_dispatch shop {\n callback {\n listen :9000\n advertise 10.0.0.7\n tls off\n }\n}",
+			`{"function":"shop","callback":{"listen":":9000","advertise":"10.0.0.7","tls":{"off":true}}}`,
+		},
+		{
+			"callback with a certificate", "lambda_dispatch shop {\n callback {\n tls c.pem k.pem\n }\n}",
+			`{"function":"shop","callback":{"tls":{"certificate":"c.pem","key":"k.pem"}}}`,
+		},
+		{
+			"invoker aws", "lambda_dispatch shop {\n invoker aws {\n region eu-central-1\n endpoint https://example.com\n }\n}",
+			`{"function":"shop","invoker":{"aws":{"region":"eu-central-1","endpoint":"https://example.com"}}}`,
+		},
+		{
+			"invoker local", `lambda_dispatch shop {
+				invoker local {
+					command node server.js --flag
+					dir /srv
+					adapter /bin/lambdaadapter
+					env A 1
+					env B "two words"
+					port 3000
+					cold_start 2s
+					timeout 30s
+					memory 512MiB
+					max_environments 7
+					warm_for 10s
+				}
+			}`,
+			`{"function":"shop","invoker":{"local":{"command":["node","server.js","--flag"],"dir":"/srv",
+			"adapter":"/bin/lambdaadapter","env":{"A":"1","B":"two words"},"port":3000,"cold_start":2000000000,
+			"timeout":30000000000,"memory":536870912,"max_environments":7,"warm_for":10000000000}}}`,
+		},
+		{
+			"the proxy's subdirectives", "lambda_dispatch shop {\n header_up X-A b\n flush_interval -1\n max_concurrent 3\n trusted_proxies 10.0.0.0/8\n}",
+			`{"function":"shop","max_concurrent":3,"proxy":{"flush_interval":-1,
+			"headers":{"request":{"set":{"X-A":["b"]}}},"trusted_proxies":["10.0.0.0/8"]}}`,
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := new(Handler)
+			if err := h.UnmarshalCaddyfile(caddyfile.NewTestDispenser(tc.in)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := json.Marshal(h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if normal(t, string(got)) != normal(t, tc.want) {
+				t.Errorf("got\n%s\nwant\n%s", got, tc.want)
+			}
+		})
+	}
+}
+
+func normal(t *testing.T, s string) string {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(s), &v); err != nil {
+		t.Fatalf("%v in %s", err, s)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// Every wrong value names file and line, what was wrong, and what is allowed.
+func TestWrongCaddyfile(t *testing.T) {
+	for _, tc := range []struct{ name, block, line, want string }{
+		{"two functions", "lambda_dispatch a b", ":2", "unexpected argument 'b': lambda_dispatch takes one function"},
+		{"function twice", "lambda_dispatch a {\nfunction b\n}", ":3", "function is given twice"},
+		{"unknown subdirective", "lambda_dispatch a {\nmax_concurent 3\n}", ":3", "unrecognized subdirective 'max_concurent' of lambda_dispatch, must be one of: callback, flush_interval,"},
+		{"not a number", "lambda_dispatch a {\nmax_concurrent many\n}", ":3", "bad max_concurrent value 'many': must be a whole number from 1 to 1000"},
+		{"number out of range", "lambda_dispatch a {\nmax_concurrent 0\n}", ":3", "bad max_concurrent value '0': must be a whole number from 1 to 1000"},
+		{"no number", "lambda_dispatch a {\nmax_concurrent\n}", ":3", "max_concurrent needs a value"},
+		{"two numbers", "lambda_dispatch a {\nmax_concurrent 1 2\n}", ":3", "max_concurrent takes one value, '2' is too much"},
+		{"given twice", "lambda_dispatch a {\nmax_instances 1\nmax_instances 2\n}", ":4", "max_instances is given twice"},
+		{"duration without unit", "lambda_dispatch a {\nidle_timeout 30\n}", ":3", "bad idle_timeout value '30': must be a duration above zero such as 30s or 5m"},
+		{"negative duration", "lambda_dispatch a {\nqueue_timeout -3s\n}", ":3", "must be a duration above zero such as 30s or 5m, or off"},
+		{"target above maximum", "lambda_dispatch a {\nmax_concurrent 2\ntarget_concurrent 3\n}", ":5", "target_concurrent is 3, must be between 1 and max_concurrent, which is 2"},
+		{"minimum above maximum", "lambda_dispatch a {\nmin_instances 5\nmax_instances 3\n}", ":5", "max_instances is 3, must be at least 1 and at least min_instances, which is 5"},
+		{"unknown in callback", "lambda_dispatch a {\ncallback {\nport 3\n}\n}", ":4", "unrecognized subdirective 'port' of callback, must be one of: advertise, listen, tls"},
+		{"bad tls", "lambda_dispatch a {\ncallback {\ntls on\n}\n}", ":4", "bad tls value 'on': must be off, auto, or a certificate file and a key file"},
+		{"callback with argument", "lambda_dispatch a {\ncallback :80\n}", ":3", "unexpected argument ':80': callback takes a block"},
+		{"unknown invoker", "lambda_dispatch a {\ninvoker azure\n}", ":3", "unrecognized invoker 'azure', must be one of: aws, local"},
+		{"unknown in invoker aws", "lambda_dispatch a {\ninvoker aws {\nzone b\n}\n}", ":4", "unrecognized subdirective 'zone' of invoker aws, must be one of: endpoint, region"},
+		{"unknown in invoker local", "lambda_dispatch a {\ninvoker local {\ncmd b\n}\n}", ":4", "unrecognized subdirective 'cmd' of invoker local, must be one of: adapter, cold_start, command,"},
+		{"no command", "lambda_dispatch a {\ninvoker local {\ncommand\n}\n}", ":4", "wrong argument count"},
+		{"bad memory", "lambda_dispatch a {\ninvoker local {\nmemory lots\n}\n}", ":4", "bad memory value 'lots': must be a size such as 512MiB"},
+		{"bad port", "lambda_dispatch a {\ninvoker local {\nport 70000\n}\n}", ":4", "bad port value '70000': must be a whole number from 1 to 65535"},
+		{"env without value", "lambda_dispatch a {\ninvoker local {\nenv A\n}\n}", ":4", "env takes a name and a value, got 1 arguments"},
+		{"bad value for the proxy", "lambda_dispatch a {\nflush_interval soon\n}", ":3", "bad duration value 'soon'"},
+		{"the proxy's, but not here", "lambda_dispatch a {\nto localhost:80\n}", ":3", "unrecognized subdirective 'to'"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, _, err := adapt(t, ":80 {\n"+tc.block+"\n}\n")
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "Caddyfile"+tc.line) {
+				t.Errorf("error is\n%v\nwant it to name Caddyfile%s and say\n%s", err, tc.line, tc.want)
+			}
+		})
+	}
+}
+
+// The example shows every subdirective there is, and is written as Caddy
+// formats it.
+func TestExampleIsCompleteAndWellFormed(t *testing.T) {
+	src, err := os.ReadFile("../Caddyfile.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, warnings, err := adapt(t, string(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range warnings {
+		t.Errorf("warning: %v", w)
+	}
+	known := append([]string{"listen", "advertise", "tls", "region", "endpoint", "command", "dir", "adapter", "env",
+		"port", "cold_start", "timeout", "memory", "max_environments", "warm_for"}, ownSubdirectives...)
+	for _, name := range append(known, proxySubdirectives...) {
+		if !strings.Contains(string(src), name) {
+			t.Errorf("%s is not shown", name)
+		}
+	}
+}
+
+func FuzzUnmarshalCaddyfile(f *testing.F) {
+	f.Add("lambda_dispatch a {\n max_concurrent 3\n callback {\n tls off\n }\n}")
+	f.Add("lambda_dispatch {\n invoker local {\n command a b\n env A b\n }\n header_up A b\n}")
+	f.Fuzz(func(t *testing.T, input string) {
+		h := new(Handler)
+		if h.UnmarshalCaddyfile(caddyfile.NewTestDispenser(input)) != nil {
+			return
+		}
+		if _, err := json.Marshal(h); err != nil {
+			t.Errorf("accepted, but cannot be written as JSON: %v", err)
+		}
+	})
+}

@@ -1,0 +1,259 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/tunnel"
+)
+
+const (
+	defaultCallbackPort   = 7443
+	defaultCallbackListen = ":7443"
+	// The local Lambda's environments run on this machine: nobody else needs
+	// to reach the listener, and any free port will do.
+	localCallbackListen = "127.0.0.1:0"
+
+	advertiseAuto = "auto"
+)
+
+// CallbackConfig is the listener that instances connect back to, the second
+// one beside those of the HTTP server.
+type CallbackConfig struct {
+	// The TCP address to listen on, `host:port` or `:port`. Pools may share
+	// one. Default: `:7443`; with the local Lambda a free port of 127.0.0.1.
+	Listen string `json:"listen,omitempty"`
+
+	// What the environments dial to get here: a host, `host:port`, or `auto`,
+	// which takes the host of `listen` or else this machine's first private
+	// address. Without a port it is the one of `listen`. Default: `auto`.
+	Advertise string `json:"advertise,omitempty"`
+
+	// How the tunnel is encrypted. Default: TLS 1.3 with a key pair that the
+	// router makes for itself and whose hash travels in the invocation, so
+	// that there is no certificate to manage.
+	TLS *CallbackTLS `json:"tls,omitempty"`
+}
+
+// CallbackTLS changes how the tunnel is encrypted.
+type CallbackTLS struct {
+	// Use plain TCP. Both ends still prove who they are, but requests cross
+	// the network in clear: for a VPC that you trust.
+	Off bool `json:"off,omitempty"`
+
+	// A PEM file with the certificate to use instead of a made one.
+	Certificate string `json:"certificate,omitempty"`
+
+	// A PEM file with the private key of the certificate.
+	Key string `json:"key,omitempty"`
+}
+
+func (c *CallbackConfig) provision(local bool) error {
+	repl := caddy.NewReplacer()
+	c.Listen = repl.ReplaceAll(c.Listen, "")
+	c.Advertise = repl.ReplaceAll(c.Advertise, "")
+	if c.Listen == "" {
+		c.Listen = defaultCallbackListen
+		if local {
+			c.Listen = localCallbackListen
+		}
+	}
+	if c.Advertise == "" {
+		c.Advertise = advertiseAuto
+	}
+	if c.TLS == nil {
+		c.TLS = new(CallbackTLS)
+	}
+	if _, err := c.address(); err != nil {
+		return err
+	}
+	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
+		return errors.New("callback tls: certificate and key go together")
+	}
+	if c.TLS.Off && c.TLS.Certificate != "" {
+		return errors.New("callback tls: a certificate makes no sense with tls off")
+	}
+	return nil
+}
+
+// address returns Listen as host:port.
+func (c *CallbackConfig) address() (string, error) {
+	na, err := caddy.ParseNetworkAddressWithDefaults(c.Listen, "tcp", defaultCallbackPort)
+	if err != nil {
+		return "", fmt.Errorf("callback listen %q: %w", c.Listen, err)
+	}
+	if na.Network != "tcp" || na.PortRangeSize() != 1 {
+		return "", fmt.Errorf("callback listen %q: must be one TCP address, such as :%d", c.Listen, defaultCallbackPort)
+	}
+	return na.JoinHostPort(0), nil
+}
+
+// callbackListener is one bound socket for callbacks. It lives in a UsagePool
+// for as long as a configuration uses it, so that a reload neither closes nor
+// doubles it: the backlog of a second socket with SO_REUSEPORT would be lost
+// when the first is closed.
+type callbackListener struct {
+	*tunnel.Listener
+	tls    CallbackTLS
+	served chan struct{}
+	log    *zap.Logger
+}
+
+// callbackListeners holds the bound sockets by the address they were asked for.
+var callbackListeners = caddy.NewUsagePool()
+
+// listenCallback returns the listener for the configuration, bound and served.
+// Each successful call must be undone with callbackListeners.Delete(addr).
+func listenCallback(c *CallbackConfig, log *zap.Logger) (l *callbackListener, addr string, err error) {
+	addr, err = c.address()
+	if err != nil {
+		return nil, "", err
+	}
+	v, loaded, err := callbackListeners.LoadOrNew(addr, func() (caddy.Destructor, error) {
+		return bindCallback(addr, *c.TLS, log)
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	l = v.(*callbackListener)
+	if loaded && l.tls != *c.TLS {
+		_, _ = callbackListeners.Delete(addr)
+		return nil, "", fmt.Errorf("callback listener %s is in use with other tls settings: choose another address, or restart", addr)
+	}
+	return l, addr, nil
+}
+
+func bindCallback(addr string, conf CallbackTLS, log *zap.Logger) (*callbackListener, error) {
+	identity, err := conf.identity()
+	if err != nil {
+		return nil, err
+	}
+	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true}}
+	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("callback listener: %w", err)
+	}
+	l := &callbackListener{tls: conf, served: make(chan struct{}), log: log}
+	l.Listener = tunnel.NewListener(ln, tunnel.ListenerConfig{
+		Identity: identity,
+		OnReject: l.rejected,
+	})
+	log.Info("callback listener bound",
+		zap.String("address", ln.Addr().String()),
+		zap.Bool("tls", identity != nil))
+	go func() {
+		defer close(l.served)
+		if err := l.Serve(); err != nil && !errors.Is(err, tunnel.ErrClosed) {
+			log.Error("callback listener failed", zap.Error(err))
+		}
+	}()
+	return l, nil
+}
+
+func (c CallbackTLS) identity() (*tunnel.Identity, error) {
+	switch {
+	case c.Off:
+		return nil, nil //nolint:nilnil // no identity is what tls off means
+	case c.Certificate != "":
+		return tunnel.LoadIdentity(c.Certificate, c.Key)
+	default:
+		return tunnel.NewIdentity()
+	}
+}
+
+// rejected counts and logs a connection that did not become a tunnel. Whoever
+// can reach the port can cause it, so most of it is not worth a warning; that
+// somebody names an instance wrongly is.
+func (l *callbackListener) rejected(remote net.Addr, err error) {
+	reject := tunnel.RejectProtocol
+	if e, ok := errors.AsType[*tunnel.RejectError](err); ok {
+		reject = e.Reject
+	}
+	rejectedCallbacks.WithLabelValues(string(reject)).Inc()
+	level := zap.DebugLevel
+	if reject == tunnel.RejectInstance || reject == tunnel.RejectMAC {
+		level = zap.WarnLevel
+	}
+	if c := l.log.Check(level, "callback rejected"); c != nil {
+		c.Write(zap.Stringer("remote", remote), zap.Error(err))
+	}
+}
+
+// Destruct closes the socket. Established tunnels live on: they are their
+// instances'.
+func (l *callbackListener) Destruct() error {
+	err := l.Close()
+	<-l.served
+	l.log.Info("callback listener closed", zap.Stringer("address", l.Addr()))
+	return err
+}
+
+// callback is a pool's view of the listener: the listener, and the address
+// that this pool's environments dial.
+type callback struct {
+	*callbackListener
+	advertise string
+}
+
+func (c callback) Advertise() string { return c.advertise }
+
+// advertised returns the host:port that environments dial.
+func advertised(conf *CallbackConfig, bound net.Addr, local bool) (string, error) {
+	host, portOfListener, err := net.SplitHostPort(bound.String())
+	if err != nil {
+		return "", err
+	}
+	if conf.Advertise != advertiseAuto {
+		if h, port, err := net.SplitHostPort(conf.Advertise); err == nil {
+			if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+				return "", fmt.Errorf("callback advertise %q: bad port", conf.Advertise)
+			}
+			return net.JoinHostPort(h, port), nil
+		}
+		return net.JoinHostPort(conf.Advertise, portOfListener), nil
+	}
+	ip := net.ParseIP(host)
+	switch {
+	case ip != nil && !ip.IsUnspecified():
+		return net.JoinHostPort(host, portOfListener), nil
+	case local:
+		return net.JoinHostPort("127.0.0.1", portOfListener), nil
+	}
+	own, err := privateAddress()
+	if err != nil {
+		return "", err
+	}
+	return net.JoinHostPort(own, portOfListener), nil
+}
+
+// privateAddress returns the machine's first private IP address, IPv4 before
+// IPv6. On Fargate that is the task's network interface.
+func privateAddress() (string, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", fmt.Errorf("callback advertise auto: %w", err)
+	}
+	var v6 string
+	for _, a := range addrs {
+		n, ok := a.(*net.IPNet)
+		if !ok || !n.IP.IsPrivate() {
+			continue
+		}
+		if n.IP.To4() != nil {
+			return n.IP.String(), nil
+		}
+		if v6 == "" {
+			v6 = n.IP.String()
+		}
+	}
+	if v6 == "" {
+		return "", errors.New("callback advertise auto: this machine has no private address; name the host that environments can dial")
+	}
+	return v6, nil
+}

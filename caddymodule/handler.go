@@ -1,0 +1,235 @@
+// Package caddymodule is the Caddy plugin of lambda-dispatch: the
+// lambda_dispatch HTTP handler with its Caddyfile directive, the app that
+// gives pools and callback listeners a life longer than one configuration, the
+// admin endpoint, the metrics and the commands. It is glue: it is the only
+// package that knows Caddy (cmd/caddy aside), and it decides neither who runs
+// a request nor how many instances there are.
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"go.uber.org/zap"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/pool"
+)
+
+func init() {
+	caddy.RegisterModule(&Handler{})
+}
+
+const (
+	// statusClientGone is what Caddy and others log when the client went away.
+	statusClientGone = 499
+
+	// maxKeptBody is the largest request body, in bytes, that is read into
+	// memory while its request waits for a slot. net/http notices that an
+	// HTTP/1.1 client went away only when the body has been read, and a body
+	// in memory can be sent to a second instance.
+	maxKeptBody = 64 << 10
+)
+
+// Handler proxies requests to a web app that runs on AWS Lambda. It holds them
+// in a queue, starts as many instances of the function as the load needs, and
+// gives each request to an instance that has a free slot; one instance serves
+// many requests at once.
+//
+// Handlers for the same function share one pool, also across reloads, and must
+// agree on everything that concerns it.
+//
+// This module sets the following placeholders, before the response is written:
+//
+// Placeholder | Description
+// ------------|-------------
+// `{http.lambda_dispatch.pool}` | The name of the pool, which is the function
+// `{http.lambda_dispatch.instance}` | The ID of the instance that answered
+// `{http.lambda_dispatch.queue_wait}` | How long the request waited for a slot, as a duration
+// `{http.lambda_dispatch.queue_wait_ms}` | The same in milliseconds
+// `{http.lambda_dispatch.attempts}` | How many instances the request was sent to
+//
+// The same four values are in the access log, as `lambda_dispatch`.
+type Handler struct {
+	// The Lambda function to invoke: a name, `name:qualifier`, or an ARN.
+	// Placeholders are allowed as far as they are known when the configuration
+	// is loaded, such as `{env.FUNCTION}`.
+	Function string `json:"function,omitempty"`
+
+	// The settings of the function's pool.
+	PoolConfig
+
+	// How the request and its response pass through, as in Caddy's
+	// `reverse_proxy` handler. Its transport, upstreams, load balancing and
+	// health checks have no meaning here and are refused.
+	Proxy *reverseproxy.Handler `json:"proxy,omitempty"`
+
+	logger *zap.Logger
+	app    *App
+	shared *sharedPool
+	proxy  proxy
+}
+
+// proxy passes a request that has a lease to its instance and the response to
+// the client. It is the seam behind which Caddy's reverse proxy can be
+// replaced.
+type proxy interface {
+	ServeHTTP(w http.ResponseWriter, r *http.Request, lease *pool.Lease) error
+	Cleanup() error
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.lambda_dispatch",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision sets up the handler. It does no I/O: sockets are bound and
+// functions invoked only when the configuration is started.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	h.Function = caddy.NewReplacer().ReplaceKnown(h.Function, "")
+	if err := h.PoolConfig.provision(h.Function); err != nil {
+		return err
+	}
+	prx, err := newReverseProxy(ctx, h.Proxy)
+	if err != nil {
+		return err
+	}
+	h.proxy = prx
+	app, err := ctx.App("lambda_dispatch")
+	if err != nil {
+		return fmt.Errorf("loading lambda_dispatch app: %w", err)
+	}
+	h.app = app.(*App)
+	h.shared, err = h.app.use(h.Function, h.PoolConfig)
+	return err
+}
+
+// Cleanup releases what the handler alone owns. The pool is the app's: requests
+// of this handler can still be running and waiting.
+func (h *Handler) Cleanup() error {
+	if h.proxy == nil {
+		return nil
+	}
+	return h.proxy.Cleanup()
+}
+
+// ServeHTTP gives the request to an instance once one has a free slot.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	if err := h.app.awaitStart(r.Context()); err != nil {
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	lease, err := h.shared.pool.Enter()
+	if err != nil {
+		return reject(w, err)
+	}
+	defer lease.Release()
+	if lease.Queued() {
+		if err := keepBody(r, lease); err != nil {
+			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("reading request body: %w", err))
+		}
+		if err := lease.Wait(r.Context()); err != nil {
+			h.logLease(r, lease)
+			return reject(w, err)
+		}
+	}
+	err = h.proxy.ServeHTTP(w, r, lease)
+	h.logLease(r, lease)
+	if err != nil {
+		return reject(w, err)
+	}
+	return nil
+}
+
+// keepBody reads a small body into memory. Larger ones, and those of unknown
+// length, stay where they are; so does one whose client waits for a "100
+// Continue", which it should get when the request is served and not before.
+func keepBody(r *http.Request, lease *pool.Lease) error {
+	if r.ContentLength <= 0 || r.ContentLength > maxKeptBody || r.Header.Get("Expect") != "" {
+		return nil
+	}
+	body := make([]byte, r.ContentLength)
+	if _, err := io.ReadFull(r.Body, body); err != nil {
+		return err
+	}
+	// The end must be read too: only then does net/http watch the connection.
+	if _, err := r.Body.Read(make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	lease.KeepBody(body)
+	return nil
+}
+
+// reject turns an error of a request without a response into the answer that
+// its client gets.
+func reject(w http.ResponseWriter, err error) error {
+	if _, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
+		return err
+	}
+	return caddyhttp.Error(rejection(w.Header(), err), err)
+}
+
+// rejection returns the status for an error of the pool, and sets Retry-After
+// where it is known when to come back.
+func rejection(header http.Header, err error) int {
+	unavailable, ok := errors.AsType[*pool.UnavailableError](err)
+	switch {
+	case ok:
+		setRetryAfter(header, time.Until(unavailable.RetryAt))
+		return statusOfCause(unavailable.Cause)
+	case errors.Is(err, pool.ErrQueueFull):
+		setRetryAfter(header, time.Second)
+		return http.StatusServiceUnavailable
+	case errors.Is(err, pool.ErrClosed):
+		setRetryAfter(header, time.Second)
+		return http.StatusServiceUnavailable
+	case errors.Is(err, pool.ErrQueueTimeout):
+		return http.StatusGatewayTimeout
+	case errors.Is(err, context.Canceled):
+		return statusClientGone
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout
+	default:
+		return http.StatusBadGateway
+	}
+}
+
+func setRetryAfter(header http.Header, d time.Duration) {
+	seconds := max(1, int(math.Ceil(d.Seconds())))
+	header.Set("Retry-After", strconv.Itoa(seconds))
+}
+
+// logLease adds what happened to the request to its line in the access log.
+func (h *Handler) logLease(r *http.Request, lease *pool.Lease) {
+	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
+	if !ok {
+		return
+	}
+	extra.Set(zap.Dict("lambda_dispatch",
+		zap.String("pool", h.Function),
+		zap.String("instance", lease.Instance()),
+		zap.Duration("queue_wait", lease.Waited()),
+		zap.Int("attempts", lease.Attempts()),
+	))
+}
+
+// Interface guards
+var (
+	_ caddy.Module                = (*Handler)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

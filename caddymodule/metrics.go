@@ -1,0 +1,166 @@
+package caddymodule
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/pool"
+)
+
+const (
+	metricsNamespace = "caddy"
+	metricsSubsystem = "lambda_dispatch"
+)
+
+// The counters and histograms live as long as the process: Caddy makes a new
+// registry for every configuration, and they are registered with each.
+var (
+	queueWait = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem,
+		Name:    "queue_wait_seconds",
+		Help:    "How long requests that got a slot waited for it.",
+		Buckets: []float64{.0005, .001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+	}, []string{"pool"})
+	instanceStart = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem,
+		Name:    "instance_start_seconds",
+		Help:    "How long instances took from their invocation to being ready.",
+		Buckets: []float64{.05, .1, .25, .5, 1, 2, 3, 5, 8, 10, 15, 20, 30, 60},
+	}, []string{"pool"})
+	rejectedRequests = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem,
+		Name: "rejected_requests_total",
+		Help: "Requests that got no slot, by reason.",
+	}, []string{"pool", "reason"})
+	retries = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem,
+		Name: "retries_total",
+		Help: "Times that a request was tried on another instance.",
+	}, []string{"pool"})
+	invocations = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem,
+		Name: "invocations_total",
+		Help: "Invocations started.",
+	}, []string{"pool"})
+	invocationResults = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem,
+		Name: "invocation_results_total",
+		Help: "Invocations ended, by the reason that the adapter gave or the kind of failure.",
+	}, []string{"pool", "result"})
+	rejectedCallbacks = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: metricsNamespace, Subsystem: metricsSubsystem,
+		Name: "rejected_callbacks_total",
+		Help: "Connections to callback listeners that did not become a tunnel, by reason.",
+	}, []string{"reason"})
+)
+
+// registerMetrics adds the metrics to the registry of a configuration.
+func registerMetrics(reg *prometheus.Registry) error {
+	for _, c := range []prometheus.Collector{
+		queueWait, instanceStart, rejectedRequests, retries,
+		invocations, invocationResults, rejectedCallbacks, gauges{},
+	} {
+		err := reg.Register(c)
+		if _, dup := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !dup {
+			return err
+		}
+	}
+	return nil
+}
+
+// poolMetrics counts what happens in one pool. It implements pool.Metrics.
+type poolMetrics struct {
+	pool    string
+	waits   prometheus.Observer
+	starts  prometheus.Observer
+	retries prometheus.Counter
+	invoked prometheus.Counter
+}
+
+func metricsOf(function string) poolMetrics {
+	return poolMetrics{
+		pool:    function,
+		waits:   queueWait.WithLabelValues(function),
+		starts:  instanceStart.WithLabelValues(function),
+		retries: retries.WithLabelValues(function),
+		invoked: invocations.WithLabelValues(function),
+	}
+}
+
+func (m poolMetrics) Waited(d time.Duration)    { m.waits.Observe(d.Seconds()) }
+func (m poolMetrics) StartedIn(d time.Duration) { m.starts.Observe(d.Seconds()) }
+func (m poolMetrics) Retried()                  { m.retries.Inc() }
+func (m poolMetrics) Invoked()                  { m.invoked.Inc() }
+
+func (m poolMetrics) Rejected(why pool.Rejection) {
+	rejectedRequests.WithLabelValues(m.pool, string(why)).Inc()
+}
+
+func (m poolMetrics) Ended(outcome string) {
+	invocationResults.WithLabelValues(m.pool, outcome).Inc()
+}
+
+// gauges reads the pools when it is scraped, so that nothing has to be kept
+// up to date in between.
+type gauges struct{}
+
+var (
+	queueDepth       = gaugeDesc("queue_depth", "Requests that wait for a slot.", "pool")
+	oldestWait       = gaugeDesc("queue_oldest_wait_seconds", "How long the first request in the queue has waited.", "pool")
+	inFlight         = gaugeDesc("requests_in_flight", "Requests that hold a slot.", "pool")
+	freeSlots        = gaugeDesc("free_slots", "Slots of ready instances that are free.", "pool")
+	instances        = gaugeDesc("instances", "Instances, by state.", "pool", "state")
+	desiredInstances = gaugeDesc("desired_instances", "Instances that the scaler wants.", "pool")
+)
+
+func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(metricsNamespace, metricsSubsystem, name), help, labels, nil)
+}
+
+func (gauges) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{queueDepth, oldestWait, inFlight, freeSlots, instances, desiredInstances} {
+		ch <- d
+	}
+}
+
+func (gauges) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, s := range snapshots() {
+		gauge(queueDepth, float64(s.Queued), s.Name)
+		gauge(oldestWait, s.OldestWait.Seconds(), s.Name)
+		gauge(inFlight, float64(s.InFlight), s.Name)
+		gauge(freeSlots, float64(s.FreeSlots), s.Name)
+		gauge(desiredInstances, float64(s.Desired), s.Name)
+		states := make(map[string]int)
+		for _, in := range s.Instances {
+			states[in.State]++
+		}
+		for _, st := range pool.States {
+			if st != pool.StateClosed {
+				gauge(instances, float64(states[st.String()]), s.Name, st.String())
+			}
+		}
+	}
+}
+
+// snapshots returns what every pool looks like now.
+func snapshots() []pool.Snapshot {
+	all := []pool.Snapshot{}
+	pools.Range(func(_, v any) bool {
+		if s, ok := v.(*sharedPool); ok {
+			all = append(all, s.pool.Snapshot())
+		}
+		return true
+	})
+	return all
+}
+
+// Interface guards
+var (
+	_ pool.Metrics         = poolMetrics{}
+	_ prometheus.Collector = gauges{}
+)

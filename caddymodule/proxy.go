@@ -1,0 +1,103 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/pool"
+)
+
+// reverseProxy is Caddy's own reverse proxy with leases for a transport. It
+// brings what users of Caddy expect of a proxy: hop-by-hop headers,
+// X-Forwarded-*, Via, 1xx, trailers, upgrades, flushing, buffering, header
+// operations.
+type reverseProxy struct {
+	handler *reverseproxy.Handler
+}
+
+// newReverseProxy provisions the reverse proxy. A nil configuration means
+// Caddy's defaults.
+func newReverseProxy(ctx caddy.Context, conf *reverseproxy.Handler) (*reverseProxy, error) {
+	if conf == nil {
+		conf = new(reverseproxy.Handler)
+	}
+	if conf.TransportRaw != nil || conf.DynamicUpstreamsRaw != nil || len(conf.Upstreams) > 0 ||
+		conf.LoadBalancing != nil || conf.HealthChecks != nil || conf.CBRaw != nil {
+		return nil, errors.New("proxy: transport, upstreams, load balancing, health checks and " +
+			"circuit breaker have no meaning in lambda_dispatch")
+	}
+	h := *conf // the configuration stays as it was written
+	h.Transport = leaseTransport{}
+	// The proxy wants to know an upstream; the lease is the real one.
+	h.Upstreams = reverseproxy.UpstreamPool{{Dial: "lambda-dispatch:80"}}
+	if err := h.Provision(ctx); err != nil {
+		return nil, fmt.Errorf("provisioning reverse proxy: %w", err)
+	}
+	return &reverseProxy{handler: &h}, nil
+}
+
+func (p *reverseProxy) ServeHTTP(w http.ResponseWriter, r *http.Request, lease *pool.Lease) error {
+	ctx := context.WithValue(r.Context(), leaseCtxKey{}, lease)
+	return p.handler.ServeHTTP(w, r.WithContext(ctx), nil)
+}
+
+func (p *reverseProxy) Cleanup() error { return p.handler.Cleanup() }
+
+type leaseCtxKey struct{}
+
+// leaseTransport sends a request to the instance that its lease is for.
+type leaseTransport struct{}
+
+func (leaseTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	lease, ok := r.Context().Value(leaseCtxKey{}).(*pool.Lease)
+	if !ok {
+		return nil, errors.New("request has no lease")
+	}
+	// The tunnel speaks HTTP for the app behind it, whatever the client spoke.
+	r.URL.Scheme = "http"
+	resp, err := lease.RoundTrip(r)
+	if err != nil {
+		return nil, gatewayError(r.Context(), err)
+	}
+	setPlaceholders(r.Context(), lease)
+	return resp, nil
+}
+
+// gatewayError gives a failed round trip its status here, because the reverse
+// proxy would not know the errors of the pool and of the tunnel.
+func gatewayError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err() // the proxy knows what a client that left means
+	}
+	return caddyhttp.Error(statusOfRoundTrip(err), err)
+}
+
+func setPlaceholders(ctx context.Context, lease *pool.Lease) {
+	repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return
+	}
+	repl.Map(func(key string) (any, bool) {
+		switch key {
+		case "http.lambda_dispatch.pool":
+			return lease.Pool().Name(), true
+		case "http.lambda_dispatch.instance":
+			return lease.Instance(), true
+		case "http.lambda_dispatch.queue_wait":
+			return lease.Waited(), true
+		case "http.lambda_dispatch.queue_wait_ms":
+			return strconv.FormatFloat(lease.Waited().Seconds()*1e3, 'f', 3, 64), true
+		case "http.lambda_dispatch.attempts":
+			return lease.Attempts(), true
+		default:
+			return nil, false
+		}
+	})
+}

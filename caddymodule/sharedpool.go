@@ -1,0 +1,218 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/locallambda"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/pool"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/scale"
+)
+
+const (
+	// drainGrace is how long a pool that no configuration uses any more may
+	// take to finish its requests and let its instances go.
+	drainGrace = 2 * time.Minute
+	// exitGrace is the same when the process is about to exit. The HTTP
+	// server has had its grace period by then.
+	exitGrace = 5 * time.Second
+)
+
+// pools holds the pools by function, over all configurations.
+var pools = caddy.NewUsagePool()
+
+// draining counts the pools that are being closed in the background.
+var draining sync.WaitGroup
+
+func init() {
+	// A drain that a reload has begun must still tell its instances to go.
+	caddy.OnExit(func(ctx context.Context) {
+		done := make(chan struct{})
+		go func() { draining.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(exitGrace):
+		case <-ctx.Done():
+		}
+	})
+}
+
+// sharedPool is the pool of one function together with what several
+// configurations want of it. It outlives each of them.
+type sharedPool struct {
+	name string
+	log  *zap.Logger
+	pool *pool.Pool
+
+	mu sync.Mutex // guards everything below
+	// claims are the settings of the started configurations, the newest last;
+	// that one is in force. Withdrawing it brings the one before back, so that
+	// one rule covers a reload, a failed reload, and a removal.
+	claims []*claim
+	local  *localService
+}
+
+// claim is what one started configuration wants of the pool.
+type claim struct {
+	settings pool.Settings
+}
+
+// loadPool returns the pool of the function. Each successful call must be
+// undone with pools.Delete(function).
+func loadPool(function string, log *zap.Logger) (*sharedPool, error) {
+	v, _, err := pools.LoadOrNew(function, func() (caddy.Destructor, error) {
+		return &sharedPool{
+			name: function,
+			log:  log,
+			pool: pool.New(function, log, metricsOf(function)),
+		}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v.(*sharedPool), nil
+}
+
+// apply puts a configuration's settings in force.
+func (s *sharedPool) apply(ctx context.Context, conf PoolConfig, cb pool.Callback) (*claim, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	inv, err := conf.Invoker.invoker(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	c := &claim{settings: conf.settings()}
+	c.settings.Invoker = inv
+	c.settings.Callback = cb
+	s.claims = append(s.claims, c)
+	s.pool.Configure(c.settings)
+	return c, nil
+}
+
+// withdraw takes a configuration's settings back.
+func (s *sharedPool) withdraw(c *claim) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.claims, c)
+	if i < 0 {
+		return errors.New("claim was withdrawn before")
+	}
+	inForce := i == len(s.claims)-1
+	s.claims = slices.Delete(s.claims, i, i+1)
+	if inForce && len(s.claims) > 0 {
+		s.pool.Configure(s.claims[len(s.claims)-1].settings)
+	}
+	return nil
+}
+
+// settings translates the configuration.
+func (c *PoolConfig) settings() pool.Settings {
+	return pool.Settings{
+		Scale: scale.Config{
+			MaxConcurrent:    c.MaxConcurrent,
+			TargetConcurrent: c.TargetConcurrent,
+			MinInstances:     c.MinInstances,
+			MaxInstances:     c.MaxInstances,
+			IdleTimeout:      time.Duration(c.IdleTimeout),
+		},
+		QueueSize:    max(c.QueueSize, 0),
+		QueueTimeout: max(time.Duration(c.QueueTimeout), 0),
+	}
+}
+
+// Destruct closes the pool once no configuration uses it. A reload must not
+// wait for that, the end of the process must.
+func (s *sharedPool) Destruct() error {
+	grace := drainGrace
+	if caddy.Exiting() {
+		grace = exitGrace
+	}
+	draining.Add(1)
+	done := make(chan error, 1)
+	go func() {
+		defer draining.Done()
+		done <- s.close(grace)
+	}()
+	if caddy.Exiting() {
+		return <-done
+	}
+	return nil
+}
+
+func (s *sharedPool) close(grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	s.log.Info("closing pool", zap.String("pool", s.name))
+	err := s.pool.Close(ctx)
+	s.mu.Lock()
+	local := s.local
+	s.mu.Unlock()
+	if local != nil {
+		err = errors.Join(err, local.close(ctx))
+	}
+	if err != nil {
+		s.log.Warn("pool did not close in time", zap.String("pool", s.name), zap.Error(err))
+	}
+	return err
+}
+
+// localService is the embedded local Lambda of one pool and its Invoke API.
+type localService struct {
+	lambda   *locallambda.Service
+	server   *http.Server
+	served   chan struct{}
+	endpoint string
+}
+
+// deployLocally gives the pool's local Lambda the function, starting it if it
+// does not run yet, and returns the endpoint of its Invoke API. Callers hold
+// s.mu.
+func (s *sharedPool) deployLocally(fn locallambda.Function) (string, error) {
+	if s.local != nil {
+		return s.local.endpoint, s.local.lambda.Deploy(fn)
+	}
+	local, err := serveLambda("127.0.0.1:0", s.log)
+	if err != nil {
+		return "", err
+	}
+	s.local = local
+	return local.endpoint, local.lambda.Deploy(fn)
+}
+
+// serveLambda starts a local Lambda without any function.
+func serveLambda(addr string, log *zap.Logger) (*localService, error) {
+	ln, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("local lambda: %w", err)
+	}
+	svc := locallambda.New(log.Named("local_lambda"))
+	l := &localService{
+		lambda:   svc,
+		server:   &http.Server{Handler: svc, ReadHeaderTimeout: time.Minute},
+		served:   make(chan struct{}),
+		endpoint: "http://" + ln.Addr().String(),
+	}
+	go func() {
+		defer close(l.served)
+		if err := l.server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("local lambda failed", zap.Error(err))
+		}
+	}()
+	return l, nil
+}
+
+func (l *localService) close(ctx context.Context) error {
+	err := l.lambda.Close(ctx)
+	err = errors.Join(err, l.server.Close())
+	<-l.served
+	return err
+}

@@ -1,0 +1,76 @@
+package pool
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// Snapshot is what a pool looks like at one moment.
+type Snapshot struct {
+	Name string `json:"name"`
+	// Queued is how many requests wait for a slot.
+	Queued int `json:"queued"`
+	// OldestWait is how long the first of them has waited.
+	OldestWait time.Duration `json:"-"`
+	// InFlight is how many requests hold a slot.
+	InFlight int `json:"in_flight"`
+	// FreeSlots is how many more could be taken without waiting.
+	FreeSlots int `json:"free_slots"`
+	// Desired is how many instances the scaler wants.
+	Desired int `json:"desired_instances"`
+	// Instances are all that are not closed, the oldest first.
+	Instances []InstanceSnapshot `json:"instances"`
+}
+
+// InstanceSnapshot is one instance of a [Snapshot].
+type InstanceSnapshot struct {
+	ID          string     `json:"id"`
+	State       string     `json:"state"`
+	Environment string     `json:"environment,omitempty"`
+	InFlight    int        `json:"in_flight"`
+	Requests    uint64     `json:"requests"`
+	StartedAt   time.Time  `json:"started_at"`
+	ReadyAt     *time.Time `json:"ready_at,omitempty"`
+	Deadline    *time.Time `json:"deadline,omitempty"`
+	// Reason is why a draining instance is draining.
+	Reason string `json:"reason,omitempty"`
+}
+
+// Snapshot returns what the pool looks like now.
+func (p *Pool) Snapshot() Snapshot {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Snapshot{
+		Name:       p.name,
+		Queued:     p.disp.Queued(),
+		OldestWait: p.disp.OldestWait(now),
+		InFlight:   p.disp.InFlight(),
+		FreeSlots:  p.disp.Free(),
+		Instances:  make([]InstanceSnapshot, 0, len(p.instances)),
+	}
+	if p.scaler != nil {
+		s.Desired = p.scaler.Desired()
+	}
+	for in := range p.instances {
+		is := InstanceSnapshot{
+			ID:        in.id,
+			State:     in.state.String(),
+			InFlight:  in.slots.InFlight(),
+			Requests:  in.requests,
+			StartedAt: in.startedAt,
+			Reason:    in.why,
+		}
+		if in.tunnel != nil {
+			ready, deadline := in.readyAt, in.deadline
+			is.Environment = in.tunnel.Ready().Environment
+			is.ReadyAt, is.Deadline = &ready, &deadline
+		}
+		s.Instances = append(s.Instances, is)
+	}
+	slices.SortFunc(s.Instances, func(a, b InstanceSnapshot) int {
+		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return s
+}

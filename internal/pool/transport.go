@@ -1,0 +1,133 @@
+package pool
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/tunnel"
+)
+
+// maxAttempts is how many instances one request is tried on. A request that
+// three instances could not take is not unlucky.
+const maxAttempts = 3
+
+// KeepBody gives the lease the whole body of its request, so that the request
+// can be sent again even after the body has been sent.
+func (l *Lease) KeepBody(body []byte) {
+	l.body, l.kept = body, true
+}
+
+// RoundTrip sends the request to the leased instance and, where that cannot do
+// harm, to another one if it fails (see [Lease.mayRetry]). It implements
+// [http.RoundTripper]; the caller releases the lease when it is done with the
+// response's body.
+func (l *Lease) RoundTrip(req *http.Request) (*http.Response, error) {
+	var seen *watchedBody
+	switch {
+	case l.kept:
+	case req.Body == nil || req.Body == http.NoBody:
+	default:
+		seen = &watchedBody{ReadCloser: req.Body}
+		req.Body = seen
+	}
+	for {
+		if l.kept {
+			req.Body = io.NopCloser(bytes.NewReader(l.body))
+		}
+		l.attempts++
+		resp, err := l.in.tunnel.RoundTrip(req)
+		if err == nil {
+			return resp, nil
+		}
+		if req.Context().Err() != nil || !l.mayRetry(req, seen, err) {
+			return nil, err
+		}
+		l.pool.metrics.Retried()
+		if c := l.pool.log.Check(zap.DebugLevel, "trying request on another instance"); c != nil {
+			c.Write(zap.String("instance", l.in.id), zap.Int("attempt", l.attempts), zap.Error(err))
+		}
+		l.move(err)
+		if waitErr := l.Wait(req.Context()); waitErr != nil {
+			return nil, errors.Join(waitErr, err)
+		}
+	}
+}
+
+// mayRetry decides whether a failed request may be sent to another instance.
+// It may if the app has certainly not seen it, or if it is idempotent (RFC
+// 9110, section 9.2.2), so that seeing it twice does no harm; and only if the
+// body can still be sent from its beginning. No byte of a response has been
+// passed on, or RoundTrip would have returned it.
+func (l *Lease) mayRetry(req *http.Request, body *watchedBody, err error) bool {
+	if l.attempts >= maxAttempts {
+		return false
+	}
+	if body != nil && body.read.Load() {
+		return false
+	}
+	return unprocessed(err) || idempotent(req.Method)
+}
+
+// unprocessed reports whether the app has certainly seen nothing of the request.
+func unprocessed(err error) bool {
+	e, ok := errors.AsType[*tunnel.RoundTripError](err)
+	return ok && !e.Processed
+}
+
+func idempotent(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	default:
+		return false
+	}
+}
+
+// move gives up the slot and queues the lease where it would stand had it
+// waited since it arrived. An instance that could not even take a request gets
+// no more of them.
+func (l *Lease) move(cause error) {
+	p := l.pool
+	now := time.Now()
+	p.mu.Lock()
+	if unprocessed(cause) {
+		p.retire(l.in, "request not taken")
+	}
+	p.free(l.in, now)
+	l.in = nil
+	if l.granted == nil {
+		l.granted = make(chan struct{}, 1)
+	}
+	l.queued = true
+	if slot := p.disp.Requeue(&l.waiter); slot != nil {
+		grant(&l.waiter, slot)
+	} else if err := p.unavailable(now); err != nil {
+		p.disp.Cancel(&l.waiter)
+		l.err = err
+		l.granted <- struct{}{}
+	}
+	p.observe(now)
+	p.mu.Unlock()
+	p.wake()
+}
+
+// watchedBody notices whether the body was touched. Closing it does nothing:
+// a failed attempt closes the request's body, and the next one still needs it;
+// the HTTP server that made the body closes it.
+type watchedBody struct {
+	io.ReadCloser
+	read atomic.Bool
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	b.read.Store(true)
+	return b.ReadCloser.Read(p)
+}
+
+func (b *watchedBody) Close() error { return nil }

@@ -1,0 +1,41 @@
+# syntax=docker/dockerfile:1
+
+# The router: Caddy with the lambda_dispatch module, built from this checkout.
+#
+#	docker build -f xcaddy.Dockerfile -t lambda-dispatch-router .
+#
+# Mount or copy your Caddyfile to /etc/caddy/Caddyfile.
+
+ARG GO_VERSION=1.26
+ARG CADDY_VERSION=v2.11.9
+ARG XCADDY_VERSION=v0.4.5
+
+FROM --platform=$BUILDPLATFORM golang:${GO_VERSION}-alpine AS build
+ARG CADDY_VERSION
+ARG XCADDY_VERSION
+ARG TARGETOS
+ARG TARGETARCH
+RUN apk add --no-cache ca-certificates git
+RUN go install github.com/caddyserver/xcaddy/cmd/xcaddy@${XCADDY_VERSION}
+WORKDIR /src
+COPY go.mod go.sum ./
+RUN go mod download
+COPY . .
+RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
+    xcaddy build ${CADDY_VERSION} \
+    --with github.com/lambda-dispatch/lambda-dispatch/caddymodule=/src \
+    --output /out/caddy
+RUN mkdir -p /out/config /out/data
+
+FROM scratch
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
+COPY --from=build /out/caddy /usr/bin/caddy
+# Caddy writes certificates and its last configuration below these two.
+COPY --from=build --chown=65532:65532 /out/config /config
+COPY --from=build --chown=65532:65532 /out/data /data
+ENV XDG_CONFIG_HOME=/config XDG_DATA_HOME=/data
+USER 65532:65532
+# 8080: clients. 7443: callbacks of instances.
+EXPOSE 8080 7443
+ENTRYPOINT ["/usr/bin/caddy"]
+CMD ["run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
