@@ -271,6 +271,7 @@ func (e *environment) failed(inv *invocation, err error) result {
 		r.refused = errService(ErrClosed)
 		return r
 	}
+	e.logger.Warn("invocation failed", zap.String("request", inv.id), zap.Error(r.failed))
 	return e.complete(inv, r)
 }
 

@@ -141,7 +141,11 @@ func runtimeMain() {
 			statuses = []int{
 				post(runtimeBase+"/invocation/0/response", "{}"),
 				post(runtimeBase+"/init/error", "{}"),
-				func() int { r := must(http.Get(api(runtimeBase + "/invocation/next"))); _ = r.Body.Close(); return r.StatusCode }(),
+				func() int {
+					r := must(http.Get(api(runtimeBase + "/invocation/next")))
+					_ = r.Body.Close()
+					return r.StatusCode
+				}(),
 				post(base+"/response", `{"first":true}`),
 				post(base+"/response", `{"second":true}`),
 				post(base+"/error", `{}`),
@@ -188,22 +192,32 @@ func firstTime(file string) bool {
 }
 
 // startChild starts a process in a session of its own, as some wrappers do,
-// with one of its own below it that has lost every trace of its origin.
+// with one of its own below it that has lost every trace of its origin, and
+// returns when both are at the gate.
 func startChild(gate string) {
 	cmd := exec.Command(must(os.Executable()))
 	cmd.Env = append(os.Environ(), roleVariable+"=child", "CHILD_GATE="+gate, "CHILD_NAME=child")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	r, w, err := os.Pipe()
+	cmd.ExtraFiles = []*os.File{must(w, err)}
 	must(0, cmd.Start())
+	must(r.Read(make([]byte, 1)))
+	_, _ = w.Close(), r.Close()
 }
 
 func childMain() {
+	ready := os.NewFile(3, "ready")
 	gate, name := os.Getenv("CHILD_GATE"), os.Getenv("CHILD_NAME")
 	if name == "child" {
 		cmd := exec.Command(must(os.Executable()))
 		cmd.Env = []string{roleVariable + "=child", "CHILD_GATE=" + gate, "CHILD_NAME=grandchild"}
+		cmd.ExtraFiles = []*os.File{ready}
+		defer meet(gate, name).Close()
 		must(0, cmd.Start())
+	} else {
+		defer meet(gate, name).Close()
+		must(ready.Write([]byte{1}))
 	}
-	defer meet(gate, name).Close()
 	select {}
 }
 

@@ -14,8 +14,8 @@ import (
 type host struct {
 	logger *zap.Logger
 
-	mu      sync.Mutex // guards what follows; held while the two start, once
-	started bool
+	opening sync.Once // with the first process
+	closing sync.Once
 	starter *starter
 	watch   *guard
 }
@@ -25,17 +25,14 @@ func newHost(logger *zap.Logger) *host { return &host{logger: logger} }
 // open starts the starter and the guard with the first process, so that a
 // service that runs nothing costs nothing.
 func (h *host) open() (*starter, *guard) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.started {
-		h.started = true
+	h.opening.Do(func() {
 		h.starter = newStarter()
 		watch, err := startGuard()
 		if err != nil {
-			h.logger.Warn("starting the guard process; children of environments may outlive a crash", zap.Error(err))
+			h.logger.Warn("there is no guard process; children of environments may outlive a crash", zap.Error(err))
 		}
 		h.watch = watch
-	}
+	})
 	return h.starter, h.watch
 }
 
@@ -44,10 +41,7 @@ func (h *host) start(cmd *exec.Cmd, id string) error {
 	starter, watch := h.open()
 	h.tell(watch.watch(id, nil)) // before it exists
 	cmd.SysProcAttr = childAttributes()
-	if err := starter.start(cmd); err != nil {
-		return err
-	}
-	return nil
+	return starter.start(cmd)
 }
 
 // guard tells the guard which process groups an environment occupies.
@@ -68,13 +62,12 @@ func (h *host) tell(err error) {
 	}
 }
 
-// close ends the starter and the guard. No process may be left.
+// close ends the starter and the guard. No environment may be left.
 func (h *host) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.started {
-		h.starter.close()
-		h.watch.close()
-		h.started, h.starter, h.watch = false, nil, nil
-	}
+	h.closing.Do(func() {
+		if h.starter != nil {
+			h.starter.close()
+			h.watch.close()
+		}
+	})
 }

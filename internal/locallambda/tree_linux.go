@@ -64,7 +64,9 @@ func (t *tree) walk() (members, groups []int) {
 		}
 	}
 	for _, pid := range slices.Sorted(maps.Keys(all)) {
-		if p := all[pid]; slices.Contains(t.roots, pid) || slices.Contains(t.roots, p.group) {
+		// Not the roots' own IDs: a root that has ended may have left its ID to
+		// another process, while a group keeps its ID as long as it has members.
+		if p := all[pid]; p.start >= t.since && slices.Contains(t.roots, p.group) {
 			add(pid)
 		}
 	}
