@@ -68,7 +68,7 @@ func (x *exchange) serve(head []byte) error {
 		return x.explain(err)
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return x.tunnel(resp)
+		return x.switched(resp)
 	}
 	return x.deliver(resp)
 }
@@ -181,6 +181,11 @@ func (x *exchange) inform(resp *http.Response) {
 func (x *exchange) deliver(resp *http.Response) error {
 	h := x.w.Header()
 	copyHeader(h, resp.Header, false)
+	if resp.StatusCode == http.StatusNotModified {
+		// It may say how long the body would have been, but Go's HTTP/2
+		// client then misses one.
+		delete(h, "Content-Length")
+	}
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or the server would guess one
 	}

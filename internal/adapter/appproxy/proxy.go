@@ -54,6 +54,11 @@ type Config struct {
 	// status 502 and the message; it is what makes the codes meaningful.
 	Fail func(w http.ResponseWriter, code, message string)
 
+	// CloseWrite ends what the client receives of an upgraded connection
+	// while it may go on sending. By default a method of that name of the
+	// writer is used, if it has one.
+	CloseWrite func(w http.ResponseWriter) error
+
 	// Unreachable, if set, is told each time that a connect to the app
 	// fails. It must not block.
 	Unreachable func(err error)
@@ -91,6 +96,9 @@ func New(cfg Config) *Proxy {
 		cfg.Fail = func(w http.ResponseWriter, _, message string) {
 			http.Error(w, message, http.StatusBadGateway)
 		}
+	}
+	if cfg.CloseWrite == nil {
+		cfg.CloseWrite = closeWriteMethod
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -9,11 +9,18 @@ import (
 
 type closeWriter interface{ CloseWrite() error }
 
-// tunnel passes bytes both ways after the app has answered 101. Each way ends
+func closeWriteMethod(w http.ResponseWriter) error {
+	if cw, ok := w.(closeWriter); ok {
+		return cw.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// switched passes bytes both ways after the app has answered 101. Each way ends
 // on its own where that is possible: the client's end becomes a FIN for the
 // app, and the app's end goes to the client if the server has a way to say so
 // before the handler returns.
-func (x *exchange) tunnel(resp *http.Response) error {
+func (x *exchange) switched(resp *http.Response) error {
 	h := x.w.Header()
 	copyHeader(h, resp.Header, true)
 	x.began = true
@@ -23,7 +30,7 @@ func (x *exchange) tunnel(resp *http.Response) error {
 	go func() { up <- x.sendUpgraded() }()
 	down := x.copyUpgraded()
 	if down == nil {
-		if cw, ok := x.w.(closeWriter); ok && cw.CloseWrite() == nil {
+		if x.p.cfg.CloseWrite(x.w) == nil {
 			return <-up // the client may go on sending
 		}
 	}

@@ -30,6 +30,7 @@ type upload struct {
 	started bool // touched by the exchange only
 	done    chan struct{}
 	read    atomic.Bool // the body has been read to its end
+	broken  atomic.Bool // the body cannot be read; set before the connection is closed for it
 	err     error       // readable after done
 }
 
@@ -51,6 +52,7 @@ func (u *upload) begin() {
 		u.err = u.send()
 		if errors.Is(u.err, errRequestBody) {
 			// Not even by accident may the app take the part for the whole.
+			u.broken.Store(true)
 			u.c.close()
 		}
 	}()
@@ -83,17 +85,11 @@ func (u *upload) settled() bool {
 // clientError returns why the body could not be read, if that is so. The
 // connection is closed then, which is why it was asked.
 func (u *upload) clientError() error {
-	if !u.started {
+	if !u.broken.Load() {
 		return nil
 	}
-	select {
-	case <-u.done:
-		if errors.Is(u.err, errRequestBody) {
-			return u.err
-		}
-	default:
-	}
-	return nil
+	<-u.done
+	return u.err
 }
 
 // join waits for the goroutine. The connection is closed, which ends a
