@@ -1,6 +1,9 @@
 package dispatch
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // The shelves, by what the rule of choice makes of the instances on them.
 const (
@@ -109,9 +112,9 @@ func (s *shelf) remove(in *Instance) {
 
 // busiest returns the pile with the highest count, nil if all are empty.
 func (s *shelf) busiest() *list[Instance] {
-	for i := len(s.filled) - 1; i >= 0; i-- {
-		if s.filled[i] != 0 {
-			return &s.piles[i*64+bits.Len64(s.filled[i])-1]
+	for i, word := range slices.Backward(s.filled) {
+		if word != 0 {
+			return &s.piles[i*64+bits.Len64(word)-1]
 		}
 	}
 	return nil
