@@ -14,8 +14,10 @@ const (
 	// longWindow tells noise from a change: it follows steady load exactly.
 	longWindow = 30 * time.Second
 	// noise is how far the short average may exceed the long one before it is
-	// taken for a change. What is above capacity queues, and acts at once.
-	noise = 1.2
+	// taken for a change, in units of the long one's square root, which is the
+	// standard deviation of the number in flight when requests arrive at random
+	// (Poisson). What is above capacity queues, and acts at once.
+	noise = 2.5
 
 	// foldEvery is how often averages are brought up to date; in between, an
 	// observation only adds to a sum.
@@ -57,14 +59,13 @@ type demand struct {
 	current flow
 	recent  [flowBuckets]flow // newest first
 
-	lastLoad    time.Time // when there was any load
+	lastLoad    time.Time // when there was any load; zero is never
 	queuedSince time.Time // since when the queue has not been empty
 	progress    time.Time // when a request last ended, or the first began
 }
 
 func (d *demand) reset(now time.Time) {
 	*d = demand{last: now, folded: now, progress: now, queuedSince: now, window: minWindow}
-	d.lastLoad = now.Add(-365 * 24 * time.Hour)
 }
 
 // setWindow makes the short window as long as a start takes, within bounds.
@@ -82,11 +83,11 @@ func (d *demand) observe(l Load, now time.Time) {
 	switch {
 	case is > was:
 		d.current.arrived += is - was
-		if d.load.InFlight == 0 {
-			d.progress = d.last
-		}
 	case is < was:
 		d.current.departed += was - is
+		d.progress = d.last
+	}
+	if d.load.InFlight == 0 {
 		d.progress = d.last
 	}
 	if d.load.Queued == 0 {
@@ -123,7 +124,7 @@ func (d *demand) foldUntil(now time.Time) {
 
 // inFlight is the average number of requests in flight.
 func (d *demand) inFlight() float64 {
-	if d.short > noise*d.long {
+	if d.short > d.long+noise*math.Sqrt(d.long) {
 		return d.short
 	}
 	return d.long

@@ -32,6 +32,9 @@ const (
 	// roundingSlack, in instances, is how much demand may lie above a whole
 	// number of instances before it takes one more: averages are never exact.
 	roundingSlack = 0.05
+	// hysteresis is the part of demand that an instance must be unneeded by
+	// before it is let go, so that load on the edge does not make it come and go.
+	hysteresis = 0.02
 	// overlap is how many more instances than twice the maximum may exist,
 	// those included that are on their way out: some room for a small maximum.
 	overlap = 8
@@ -201,11 +204,12 @@ func (s *Scaler) Decide(f Fleet, now time.Time) Decision {
 	s.demand.fold(now)
 	load := s.demand.load
 	idle := s.demand.idleFor(now)
-	want := s.want(f, idle)
-	s.hold.note(want, now)
-	keep := min(max(want, s.hold.max()), s.cfg.MaxInstances)
-	if idle >= s.cfg.IdleTimeout {
-		keep = want
+	want, keep := s.cfg.MinInstances, s.cfg.MinInstances
+	if idle < s.cfg.IdleTimeout {
+		need := s.demand.inFlight() + s.queueDemand(f)
+		want = s.instances(need, f)
+		s.hold.note(s.instances(need*(1+hysteresis), f), now)
+		keep = min(max(want, s.hold.max()), s.cfg.MaxInstances)
 	}
 
 	var d Decision
@@ -229,17 +233,17 @@ func (s *Scaler) Decide(f Fleet, now time.Time) Decision {
 	return d
 }
 
-// want is the number of instances that the load needs.
-func (s *Scaler) want(f Fleet, idle time.Duration) int {
-	load := s.demand.load
-	need := s.demand.inFlight() + s.queueDemand(f)
-	n := int(math.Ceil(min(need/float64(s.cfg.TargetConcurrent)-roundingSlack, float64(s.cfg.MaxInstances))))
+// instances is how many of them that many requests at once need.
+func (s *Scaler) instances(need float64, f Fleet) int {
+	n := need/float64(s.cfg.TargetConcurrent) - roundingSlack
+	most := s.cfg.MaxInstances
+	k := int(math.Ceil(min(n, float64(most))))
 	// Averages fade and short requests round down, but a request that is there
 	// needs an instance, and a pool that was used lately keeps its last one.
-	if load.InFlight+load.Queued > 0 || idle < s.cfg.IdleTimeout && f.Starting+f.Ready > 0 {
-		n = max(n, 1)
+	if s.demand.load.InFlight+s.demand.load.Queued > 0 || f.Starting+f.Ready > 0 {
+		k = max(k, 1)
 	}
-	return min(max(n, s.cfg.MinInstances), s.cfg.MaxInstances)
+	return min(max(k, s.cfg.MinInstances), most)
 }
 
 // surplus is how many ready instances to let go now.
