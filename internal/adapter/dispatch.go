@@ -1,0 +1,242 @@
+package adapter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/adapter/appproxy"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/invoke"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/tunnel"
+)
+
+const (
+	// dialPatience is how long an unreachable router is dialled again.
+	dialPatience = 3 * time.Second
+	// dialTimeout bounds one attempt, so that a lost packet costs one.
+	dialTimeout = 1500 * time.Millisecond
+
+	// shutdownGrace is what running requests get when Lambda shuts the
+	// environment down, which leaves 300 to 500 ms for everything.
+	shutdownGrace = 200 * time.Millisecond
+	// downGrace is what running requests get when the app is gone: enough for
+	// their failures to reach the router.
+	downGrace = time.Second
+	// abortGrace is for the answers to requests that were just aborted.
+	abortGrace = 100 * time.Millisecond
+)
+
+// dispatcher serves dispatch events.
+type dispatcher struct {
+	app         *app
+	proxy       *appproxy.Proxy
+	suspect     <-chan struct{} // the proxy could not connect to the app
+	probe       func(context.Context) error
+	log         *slog.Logger
+	environment string
+	version     string // of the function
+}
+
+// handle implements eventHandler. Everything that goes wrong is a reason in
+// the result and not an error, because the router is who has to know it.
+func (d *dispatcher) handle(ctx context.Context, inv *lambdaapi.Invocation) ([]byte, error) {
+	ev, err := invoke.ParseEvent(inv.Event)
+	result := invoke.Result{Instance: ev.Instance, Environment: d.environment}
+	if err != nil {
+		result.Reason, result.Error = invoke.ReasonBadEvent, err.Error()
+	} else {
+		d.serve(ctx, ev, inv.Deadline, &result)
+	}
+	level := slog.LevelInfo
+	if !result.Reason.Healthy() {
+		level = slog.LevelError
+	}
+	d.log.Log(ctx, level, "instance ended", slog.String("instance", ev.Instance), slog.String("pool", ev.Pool),
+		slog.String("reason", string(result.Reason)), slog.String("error", result.Error), slog.Uint64("requests", result.Requests))
+	return json.Marshal(result)
+}
+
+// times are the ends of an invocation.
+type times struct {
+	drain time.Time // no new requests from here on, at the latest
+	cut   time.Time // what still runs is ended: the result must reach Lambda before the deadline
+}
+
+// timesOf leaves room before the deadline in proportion to what there is, so
+// that function timeouts from a few seconds to 15 minutes work. The router,
+// which knows how long requests take, usually drains earlier.
+func timesOf(now, deadline time.Time) times {
+	if deadline.IsZero() {
+		deadline = now.Add(15 * time.Minute) // Lambda's longest
+	}
+	left := deadline.Sub(now)
+	cut := min(max(left/20, 100*time.Millisecond), 500*time.Millisecond)
+	drain := min(max(left/5, 2*cut), 15*time.Second)
+	return times{drain: deadline.Add(-drain), cut: deadline.Add(-cut)}
+}
+
+// serve is the life of one instance.
+func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, deadline time.Time, result *invoke.Result) {
+	end := timesOf(time.Now(), deadline)
+	dctx, cancel := context.WithDeadline(ctx, end.cut)
+	defer cancel()
+
+	down, err := d.app.waitReady(dctx)
+	if err != nil {
+		result.Reason, result.Error = blame(ctx, invoke.ReasonAppUnavailable, err)
+		return
+	}
+	session, err := d.dial(dctx, ev, end)
+	if err != nil {
+		reason := invoke.ReasonRouterUnreachable
+		if errors.Is(err, tunnel.ErrRefused) {
+			reason = invoke.ReasonRouterRefused
+		}
+		result.Reason, result.Error = blame(ctx, reason, fmt.Errorf("router %s: %w", ev.Router, err))
+		return
+	}
+	d.log.Info("instance ready", slog.String("instance", ev.Instance), slog.String("pool", ev.Pool),
+		slog.String("router", ev.Router), slog.Int("max_concurrent", ev.MaxConcurrent))
+
+	result.Reason, result.Error = d.attend(ctx, session, down, end)
+	d.finish(ctx, session, result.Reason, end)
+	result.Requests = session.Requests()
+}
+
+// blame reports a shutdown as what it is, whatever it looks like from within.
+func blame(ctx context.Context, reason invoke.Reason, err error) (invoke.Reason, string) {
+	if ctx.Err() != nil {
+		return invoke.ReasonShutdown, ""
+	}
+	return reason, err.Error()
+}
+
+// dial connects to the router. It tries again while nothing answers there: a
+// router may be restarting. A refusal is final, because an instance ID is good
+// for one hello only.
+func (d *dispatcher) dial(ctx context.Context, ev invoke.Event, end times) (*tunnel.Session, error) {
+	giveUp := time.Now().Add(dialPatience)
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		session, err := tunnel.Dial(ctx, tunnel.DialConfig{
+			Address:     ev.Router,
+			Pin:         ev.TLSPin,
+			Instance:    ev.Instance,
+			Secret:      ev.Secret,
+			DialTimeout: dialTimeout,
+			Handler:     d.proxy,
+			ErrorLog:    slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+			Ready: tunnel.Ready{
+				MaxConcurrent:   ev.MaxConcurrent,
+				Deadline:        end.cut,
+				FunctionVersion: d.version,
+				Environment:     d.environment,
+				Adapter:         Version(),
+			},
+		})
+		if err == nil || !errors.Is(err, tunnel.ErrUnreachable) || time.Now().Add(pause).After(giveUp) {
+			return session, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// attend waits for the first reason to end the instance.
+func (d *dispatcher) attend(ctx context.Context, session *tunnel.Session, down <-chan struct{}, end times) (invoke.Reason, string) {
+	wctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() { d.watch(wctx) })
+	defer watch.Wait()
+	defer cancel()
+
+	drain := time.NewTimer(time.Until(end.drain))
+	defer drain.Stop()
+	select {
+	case <-session.Requested():
+		return invoke.ReasonDrained, ""
+	case <-session.Done():
+		return invoke.ReasonRouterGone, fmt.Sprint(session.Err())
+	case <-drain.C:
+		return invoke.ReasonDeadline, ""
+	case <-down:
+		return invoke.ReasonAppUnavailable, d.app.lastCause().Error()
+	case <-ctx.Done():
+		return invoke.ReasonShutdown, ""
+	}
+}
+
+// watch asks after an app that could not be connected to. Only one that does
+// not come back at once is gone: its accept queue may have been full.
+func (d *dispatcher) watch(ctx context.Context) {
+	for {
+		select {
+		case <-d.suspect:
+		case <-ctx.Done():
+			return
+		}
+		var err error
+		for range 10 {
+			pctx, cancel := context.WithTimeout(ctx, time.Second)
+			err = d.probe(pctx)
+			cancel()
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			d.app.markDown(fmt.Errorf("app stopped answering: %w", err))
+			return
+		}
+	}
+}
+
+// finish ends the session: no new requests, time for the running ones, and
+// then nothing of it is left.
+func (d *dispatcher) finish(ctx context.Context, session *tunnel.Session, reason invoke.Reason, end times) {
+	session.Drain(string(reason))
+	wctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), end.cut)
+	if reason == invoke.ReasonAppUnavailable {
+		time.AfterFunc(downGrace, cancel)
+	}
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(shutdownGrace, cancel) })
+	err := session.WaitIdle(wctx)
+	stop()
+	timedOut := wctx.Err() != nil
+	cancel()
+	if err != nil && timedOut {
+		// Those who still wait for an answer are told that there is none.
+		d.proxy.Abort()
+		actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortGrace)
+		_ = session.WaitIdle(actx) // what is not through by now is lost
+		cancel()
+	}
+	_ = session.Close()
+	settle(session)
+	d.proxy.CloseIdle()
+}
+
+// settle waits for the handlers of a closed session. Their requests are
+// cancelled, so they are ending.
+func settle(session *tunnel.Session) {
+	for end := time.Now().Add(downGrace); session.InFlight() > 0 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// failRequest answers a request that the app did not.
+func failRequest(w http.ResponseWriter, code, message string) {
+	tunnel.Fail(w, tunnel.Code(code), message)
+}
