@@ -34,7 +34,7 @@ type environment struct {
 	tail     tail
 
 	box    sandbox
-	dead   map[string]bool // processes of box that have exited, by extension name; "" is the runtime
+	alive  map[string]bool // processes of box, by extension file name; "" is the runtime
 	frozen bool
 
 	work   chan *invocation // capacity 1: filled when an idle environment is taken
@@ -155,7 +155,7 @@ func (e *environment) boot(deadline time.Time) error {
 	if err != nil {
 		return errService(err)
 	}
-	e.box, e.dead, e.frozen = box, make(map[string]bool), false
+	e.box, e.alive, e.frozen = box, make(map[string]bool), false
 	timer := time.NewTimer(time.Until(deadline))
 	defer timer.Stop()
 
@@ -165,12 +165,16 @@ func (e *environment) boot(deadline time.Time) error {
 	if err := box.startExtensions(); err != nil {
 		return err
 	}
+	for name := range ses.external {
+		e.alive[name] = true
+	}
 	if err := e.until(ses.registered, timer.C); err != nil {
 		return err
 	}
 	if err := box.startRuntime(); err != nil {
 		return err
 	}
+	e.alive[""] = true
 	e.s.mu.Lock()
 	e.pid = box.pid()
 	e.s.mu.Unlock()
@@ -194,7 +198,7 @@ func (e *environment) until(done func() bool, timeout <-chan time.Time) error {
 		select {
 		case <-ses.changed:
 		case x := <-e.box.exits():
-			e.dead[x.extension] = true
+			delete(e.alive, x.extension)
 			if f := ses.failed(); f != nil {
 				return f // it said why before it exited
 			}
@@ -317,7 +321,7 @@ func (e *environment) await() *invocation {
 	case <-timer.C:
 	case <-e.retire:
 	case x := <-e.box.exits():
-		e.dead[x.extension] = true
+		delete(e.alive, x.extension)
 		e.logger.Warn("idle environment lost a process", zap.Error(failExit(x)))
 	case <-e.s.stopping.Done():
 	}

@@ -462,3 +462,33 @@ func TestCloseLeavesNobody(t *testing.T) {
 	}
 	running.Wait()
 }
+
+// lines collects whole writes.
+type lines struct {
+	mu  sync.Mutex
+	got []string
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.got = append(l.got, string(b))
+	return len(b), nil
+}
+
+func TestOutputLineByLine(t *testing.T) {
+	var out lines
+	b := newBench(t)
+	b.deploy(func(f *Function) { f.Output = &out })
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() { b.invoke(order{Do: "print", Arg: "hello", N: 100}) })
+	}
+	both.Wait()
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(out.got); n != 200 || slices.ContainsFunc(out.got, func(s string) bool { return s != "hello\n" }) {
+		t.Errorf("%d writes", n)
+	}
+}

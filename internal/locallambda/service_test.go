@@ -71,7 +71,10 @@ func testFunction() Function {
 	if err != nil {
 		panic(err)
 	}
-	return Function{Name: "app", Command: []string{self}, Env: []string{roleVariable + "=runtime"}}
+	return Function{Name: "app", Command: []string{self}, Env: []string{
+		roleVariable + "=runtime",
+		"GORACE=atexit_sleep_ms=0", // processes of the race detector linger for a second
+	}}
 }
 
 func env(pairs ...string) func(*Function) {

@@ -50,12 +50,12 @@ func (e *environment) shutDown(reason string) {
 	}
 	deadline := time.Now().Add(total)
 	e.box.terminateRuntime()
-	e.waitExits(time.Now().Add(runtime), func() bool { return e.dead[""] })
+	e.waitExits(time.Now().Add(runtime), func() bool { return !e.alive[""] })
 	e.box.killRuntime()
 	for _, name := range e.box.session().shutDown(reason, deadline) {
 		e.box.killExtension(name)
 	}
-	e.waitExits(deadline, func() bool { return len(e.dead) == 1+len(e.settings.Extensions) })
+	e.waitExits(deadline, func() bool { return len(e.alive) == 0 })
 }
 
 // waitExits waits until done, the deadline, or the end of Close's patience.
@@ -65,7 +65,7 @@ func (e *environment) waitExits(deadline time.Time, done func() bool) {
 	for !done() {
 		select {
 		case x := <-e.box.exits():
-			e.dead[x.extension] = true
+			delete(e.alive, x.extension)
 		case <-timer.C:
 			return
 		case <-e.s.killing.Done():
