@@ -259,14 +259,24 @@ func TestChunkedResponse(t *testing.T) {
 	})
 }
 
-func TestEchoWhileItArrives(t *testing.T) {
+// dial opens a connection to a fresh app, on which being too slow is an error.
+func dial(t *testing.T) net.Conn {
+	t.Helper()
 	srv := httptest.NewServer(New(Config{}))
-	defer srv.Close()
+	t.Cleanup(srv.Close) // after the connection, which it would wait for
 	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func TestEchoWhileItArrives(t *testing.T) {
+	conn := dial(t)
 	send := func(s string) {
 		t.Helper()
 		if _, err := io.WriteString(conn, s); err != nil {
@@ -319,13 +329,7 @@ func TestEchoLargeBody(t *testing.T) {
 }
 
 func TestEchoOfCutUploadIsCutToo(t *testing.T) {
-	srv := httptest.NewServer(New(Config{}))
-	defer srv.Close()
-	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", srv.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn := dial(t)
 	const head = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"
 	if _, err := io.WriteString(conn, head); err != nil {
 		t.Fatal(err)

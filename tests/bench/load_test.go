@@ -20,17 +20,19 @@ func TestRunAgainstTheApp(t *testing.T) {
 	srv := httptest.NewServer(demoapp.New(demoapp.Config{}))
 	defer srv.Close()
 	addr := netip.MustParseAddrPort(srv.Listener.Addr().String())
-	for _, w := range workloads {
+	// Larger than any socket's buffer, so that requests are sent in pieces.
+	huge := echoWorkload("huge", "POST /echo (16 MB)", 16<<20)
+	for _, w := range append([]workload{huge}, workloads...) {
 		if _, err := w.verify(t.Context(), addr); err != nil { // the first image takes a while
 			t.Fatal(err)
 		}
 		var begun, ended bool
-		out, err := run(addr, w.request(addr), 4, 20*time.Millisecond, 100*time.Millisecond,
+		out, err := run(addr, w.request(addr), 2, 0, 200*time.Millisecond,
 			func() error { begun = true; return nil }, func() error { ended = true; return nil })
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(out.latencies) == 0 || out.failures > 0 || out.elapsed < 100*time.Millisecond || !begun || !ended {
+		if len(out.latencies) == 0 || out.failures > 0 || out.elapsed < 200*time.Millisecond || !begun || !ended {
 			t.Errorf("%s: %d answers, %d failures (%v) in %v", w.name, len(out.latencies), out.failures, out.firstErr, out.elapsed)
 		}
 	}
