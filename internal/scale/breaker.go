@@ -33,9 +33,14 @@ const (
 	breakerRounds = 3
 	// minProbe is the least time between two attempts with an open breaker.
 	minProbe = time.Second
-	// failureCost is how many starts a failure uses up besides its own, so that
-	// a fleet that keeps dying is restarted more slowly than one that grows.
-	failureCost = 1
+	// failureCost is how many starts a failure uses up besides its own if an
+	// instance became ready since the failure before: neither backoff nor
+	// breaker last then, and a fleet that keeps dying must be restarted much
+	// more slowly than a healthy one grows.
+	failureCost = 9
+	// mostDebt is how long that can delay the next start. When everything dies
+	// at once it need not come back as slowly.
+	mostDebt = aliveBackoff
 )
 
 // backoffs, per kind, double from first to most with each round of failures.
@@ -64,6 +69,8 @@ type limiter struct {
 	failedAt time.Time
 	until    time.Time // no start before
 
+	succeeds  bool // an instance became ready, ever
+	alive     bool // one did between the last round of failures and the one before
 	permanent bool // the last failure was
 	probing   bool // the only instance that is starting is an attempt
 	starting  int  // instances, as far as known
@@ -118,19 +125,20 @@ func (l *limiter) take(n, starting int, now time.Time) (int, time.Time) {
 		}
 		n = 1
 	}
-	got := min(n, int(l.tokens))
+	got := min(n, max(int(l.tokens), 0))
 	l.tokens -= float64(got)
 	l.starting = starting + got
 	l.probing = got > 0 && l.open()
 	if got == n {
 		return got, time.Time{}
 	}
-	wait := time.Duration((1 - (l.tokens - math.Floor(l.tokens))) / l.rate * float64(time.Second))
+	wait := time.Duration((1 - l.tokens) / l.rate * float64(time.Second))
 	return got, now.Add(wait + time.Microsecond)
 }
 
 // succeeded tells that an instance became ready.
 func (l *limiter) succeeded() {
+	l.succeeds = true
 	l.rounds, l.level = 0, l.level/2
 	l.until = time.Time{}
 	l.permanent, l.probing = false, false
@@ -143,10 +151,17 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 		kind = FailureOther
 	}
 	l.fill(now)
-	l.tokens = max(l.tokens-failureCost, min(l.tokens, 0))
-	l.probing = false
+	if l.probing {
+		l.probing, l.starting = false, 0 // it was the only one
+	}
 
 	sameRound := now.Before(l.until)
+	if !sameRound {
+		l.alive = l.succeeds && l.rounds == 0
+	}
+	if l.alive {
+		l.tokens = max(l.tokens-failureCost, -l.rate*mostDebt.Seconds())
+	}
 	if sameRound && (kind != FailurePermanent || l.permanent) {
 		l.failedAt = now
 		return
@@ -156,7 +171,7 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 	}
 	l.failedAt = now
 	most := backoffs[kind].most
-	if l.rounds == 0 && kind != FailurePermanent {
+	if l.alive && kind != FailurePermanent {
 		most = aliveBackoff
 	}
 	l.rounds++

@@ -248,13 +248,16 @@ func (s *Scaler) instances(need float64, f Fleet) int {
 
 // surplus is how many ready instances to let go now.
 func (s *Scaler) surplus(f Fleet, keep int, idle time.Duration, now time.Time) int {
-	load := s.demand.load
-	if load.InFlight == 0 && idle >= s.cfg.IdleTimeout {
+	if idle >= s.cfg.IdleTimeout {
+		if f.Starting > 0 && keep > 0 {
+			return 0 // it is not known yet which ones can be spared
+		}
 		return max(f.Ready-keep, 0)
 	}
-	if load.InFlight == 0 && f.Starting == 0 {
+	if f.Starting == 0 && s.demand.load.InFlight == 0 {
 		// These have been replaced and have nothing to do.
 		if n := min(f.Expiring, f.Ready-keep); n > 0 {
+			s.released = now
 			return n
 		}
 	}

@@ -1,0 +1,438 @@
+package scale
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// hostile is a world that does its worst: there is always more demand than the
+// pool can serve, instances fail, die, vanish and succeed in any order, the
+// caller asks all the time, and the random source that is meant to spread
+// things out may be stuck.
+type hostile struct {
+	cfg      Config
+	seed     uint64
+	succeeds float64 // the part of starts that become ready
+	dies     float64 // the part of those that die
+	vanishes float64 // the part of the rest that end without a word
+	kinds    [3]float64
+	outcome  time.Duration // the mean time until a start's outcome
+	lives    time.Duration // the mean life of one that dies
+	jitter   float64       // what the random source returns; negative is random
+	together bool          // everything happens in bursts
+}
+
+// play returns the times of all starts in d.
+func (h hostile) play(d time.Duration) []time.Duration {
+	rnd := rand.New(rand.NewPCG(h.seed, 1))
+	s := New(h.cfg, epoch, func() float64 {
+		if h.jitter < 0 {
+			return rnd.Float64()
+		}
+		return h.jitter
+	})
+	type due struct {
+		at    time.Duration
+		ready bool // of an instance that is, else of one that is starting
+	}
+	var starts []time.Duration
+	var pending []due
+	var f Fleet
+	s.Observe(Load{Queued: 1 << 20}, epoch)
+	later := func(now, mean time.Duration) time.Duration {
+		if h.together {
+			return now + mean
+		}
+		return now + time.Duration(rnd.ExpFloat64()*float64(mean))
+	}
+	fail := func(at time.Time) {
+		x := rnd.Float64() * (h.kinds[0] + h.kinds[1] + h.kinds[2] + 1e-9)
+		k := FailureOther
+		for x >= h.kinds[k] && k < FailurePermanent {
+			x -= h.kinds[k]
+			k++
+		}
+		s.Failed(k, at)
+	}
+	for now := time.Duration(0); now < d; {
+		at := epoch.Add(now)
+		decision := s.Decide(f, at)
+		for range decision.Start {
+			starts = append(starts, now)
+			f.Starting++
+			pending = append(pending, due{later(now, h.outcome), false})
+		}
+		next := now + time.Duration(rnd.Int64N(int64(20*time.Second)))
+		if !decision.Wake.IsZero() {
+			next = min(next, decision.Wake.Sub(epoch))
+		}
+		for _, p := range pending {
+			next = min(next, max(p.at, now+1))
+		}
+		now = next
+		at = epoch.Add(now)
+		kept := pending[:0]
+		var more []due
+		for _, p := range pending {
+			switch {
+			case p.at > now:
+				kept = append(kept, p)
+			case p.ready:
+				f.Ready--
+				fail(at)
+			default:
+				f.Starting--
+				switch {
+				case rnd.Float64() < h.succeeds:
+					f.Ready++
+					s.Started(h.outcome, at)
+					if rnd.Float64() < h.dies {
+						more = append(more, due{later(now, h.lives), true})
+					} else {
+						f.Ready-- // told to go at once, so that there is always a want
+					}
+				case rnd.Float64() < h.vanishes:
+				default:
+					fail(at)
+				}
+			}
+		}
+		pending = append(kept, more...)
+	}
+	return starts
+}
+
+// excess returns by how many the starts exceed the bound in the worst stretch
+// of time, of all that begin and end with a start.
+func excess(c Config, starts []time.Duration) int {
+	c = c.withDefaults()
+	perNS := float64(c.StartsPerMinute) / float64(time.Minute)
+	most, least := 0.0, math.Inf(1)
+	for i, at := range starts {
+		least = min(least, float64(i)-perNS*float64(at))
+		most = max(most, float64(i+1)-perNS*float64(at)-least)
+	}
+	return int(math.Floor(most-1e-3)) - c.StartBurst
+}
+
+func hostileWorld(t *rapid.T) hostile {
+	part := rapid.SampledFrom([]float64{0, 0.01, 0.1, 0.5, 0.9, 1})
+	mean := rapid.SampledFrom([]time.Duration{time.Millisecond, 100 * time.Millisecond, time.Second, 8 * time.Second, 2 * time.Minute})
+	return hostile{
+		cfg: Config{
+			MinInstances:    rapid.SampledFrom([]int{0, 1, 10}).Draw(t, "min"),
+			MaxInstances:    rapid.SampledFrom([]int{1, 20, 1000}).Draw(t, "max"),
+			StartsPerMinute: rapid.SampledFrom([]int{0, 1, 60}).Draw(t, "rate"),
+			StartBurst:      rapid.SampledFrom([]int{0, 1, 20}).Draw(t, "burst"),
+		},
+		seed:     rapid.Uint64().Draw(t, "seed"),
+		succeeds: part.Draw(t, "succeeds"),
+		dies:     part.Draw(t, "dies"),
+		vanishes: part.Draw(t, "vanishes"),
+		kinds:    [3]float64{part.Draw(t, "other"), part.Draw(t, "throttled"), part.Draw(t, "permanent")},
+		outcome:  mean.Draw(t, "outcome"),
+		lives:    mean.Draw(t, "lives"),
+		jitter:   rapid.SampledFrom([]float64{-1, 0, 0.999}).Draw(t, "jitter"),
+		together: rapid.Bool().Draw(t, "together"),
+	}
+}
+
+// TestStartsAreBounded: no sequence of failures and successes gets more starts
+// out of a Scaler than MaxStarts, in any stretch of time.
+func TestStartsAreBounded(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := hostileWorld(t)
+		starts := h.play(time.Hour)
+		if n := excess(h.cfg, starts); n > 0 {
+			t.Fatalf("%d starts, in some stretch of time %d more than the bound", len(starts), n)
+		}
+		if len(starts) > h.cfg.MaxStarts(time.Hour) {
+			t.Fatalf("%d starts in an hour", len(starts))
+		}
+		if len(starts) == 0 {
+			t.Fatal("nothing was ever started")
+		}
+	})
+}
+
+// TestFailingStartsAreFew: while no instance ever becomes ready, attempts soon
+// come one at a time, never less than a second apart.
+func TestFailingStartsAreFew(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := hostileWorld(t)
+		h.succeeds, h.vanishes = 0, 0
+		starts := h.play(time.Hour)
+		// Two rounds of many, which take up to a backoff and an outcome each.
+		const few = 3
+		c := h.cfg.withDefaults()
+		many := min(2*c.MaxInstances, c.MaxStarts(time.Hour))
+		if n := len(starts); n > many+few+int(time.Hour/minProbe) {
+			t.Fatalf("%d starts in an hour", n)
+		}
+		for i := many + few; i < len(starts); i++ {
+			if d := starts[i] - starts[i-1]; d < minProbe {
+				t.Fatalf("attempts %v apart", d)
+			}
+		}
+	})
+}
+
+// TestFailureFigures reports how often a pool that wants all its instances is
+// started in an hour, in worlds one can imagine.
+func TestFailureFigures(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		h    hostile
+		most int
+	}{
+		{"always crashes after 1 s", hostile{kinds: [3]float64{1, 0, 0}, outcome: time.Second}, 600},
+		{"access denied", hostile{kinds: [3]float64{0, 0, 1}, outcome: 50 * ms, together: true}, 300},
+		{"always throttled", hostile{kinds: [3]float64{0, 1, 0}, outcome: 50 * ms, together: true}, 800},
+		{"dies 1 s after it is ready", hostile{kinds: [3]float64{1, 0, 0}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 7000},
+		{"half of the starts fail", hostile{kinds: [3]float64{1, 0, 0}, succeeds: 0.5, outcome: time.Second}, 11000},
+		{"one instance that dies 1 s after it is ready", hostile{cfg: Config{MaxInstances: 1}, kinds: [3]float64{1, 0, 0}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 1700},
+		{"healthy", hostile{succeeds: 1, outcome: time.Second}, 36100},
+	} {
+		tc.h.jitter = -1
+		starts := tc.h.play(time.Hour)
+		first := 0
+		for first < len(starts) && starts[first] < time.Minute {
+			first++
+		}
+		t.Logf("%s: %d starts in the first minute, %d in the hour", tc.name, first, len(starts))
+		if len(starts) > tc.most {
+			t.Errorf("%s: %d starts in an hour, want at most %d", tc.name, len(starts), tc.most)
+		}
+	}
+}
+
+// waiting returns a Scaler for which requests wait, and a clock to set.
+func waiting(random float64) *Scaler {
+	s := New(Config{MaxConcurrent: 1}, epoch, func() float64 { return random })
+	s.Observe(Load{Queued: 10}, epoch)
+	return s
+}
+
+// failRound starts what may be started, at the earliest time from now on, and
+// lets all of it fail. It returns how many that were, and when.
+func failRound(t *testing.T, s *Scaler, kind Failure, now time.Time) (int, time.Time) {
+	t.Helper()
+	for range 100 {
+		d := s.Decide(Fleet{}, now)
+		if d.Start == 0 {
+			now = d.Wake
+			continue
+		}
+		now = now.Add(ms)
+		for range d.Start {
+			s.Failed(kind, now)
+		}
+		s.Decide(Fleet{}, now)
+		return d.Start, now
+	}
+	t.Fatal("nothing is started any more")
+	return 0, now
+}
+
+func TestBreakerOpensAfterRounds(t *testing.T) {
+	s, now := waiting(0.5), epoch
+	for round, want := range []int{10, 10, 1, 1, 1, 1} {
+		n := 0
+		n, now = failRound(t, s, FailureOther, now)
+		if n != want {
+			t.Errorf("round %d: %d starts, want %d", round+1, n, want)
+		}
+		blocked, until := s.Blocked(now)
+		if blocked != (round+1 >= breakerRounds) {
+			t.Errorf("blocked is %v after round %d", blocked, round+1)
+		}
+		if blocked && !until.After(now) {
+			t.Errorf("blocked until %v, which is not after %v", until, now)
+		}
+	}
+}
+
+func TestPermanentFailureOpensAtOnce(t *testing.T) {
+	s := waiting(0.5)
+	d := s.Decide(Fleet{}, epoch)
+	s.Failed(FailurePermanent, epoch)
+	// The others will fail in the same way, so nobody need wait for them.
+	s.Decide(Fleet{Starting: d.Start - 1}, epoch)
+	if blocked, until := s.Blocked(epoch); !blocked || !until.Equal(epoch.Add(2500*ms)) {
+		t.Errorf("blocked %v until %v", blocked, until)
+	}
+}
+
+func TestPermanentFailureDuringBackoff(t *testing.T) {
+	s := waiting(0.5)
+	s.Decide(Fleet{}, epoch)
+	s.Failed(FailureOther, epoch)
+	s.Failed(FailurePermanent, epoch)
+	if blocked, _ := s.Blocked(epoch); !blocked {
+		t.Error("not blocked")
+	}
+}
+
+// TestAttempt follows one attempt with an open breaker.
+func TestAttempt(t *testing.T) {
+	open := func() (*Scaler, time.Time) {
+		s := waiting(0.5)
+		s.Decide(Fleet{}, epoch)
+		s.Failed(FailurePermanent, epoch)
+		_, until := s.Blocked(epoch)
+		if d := s.Decide(Fleet{}, until.Add(-1)); d.Start != 0 {
+			t.Fatal("attempt before its time")
+		}
+		if blocked, _ := s.Blocked(until); blocked {
+			t.Fatal("blocked although an attempt is due: nobody would ever cause it")
+		}
+		if d := s.Decide(Fleet{}, until); d.Start != 1 {
+			t.Fatalf("%d starts for an attempt", d.Start)
+		}
+		if blocked, _ := s.Blocked(until); !blocked {
+			t.Fatal("not blocked during an attempt")
+		}
+		later := until.Add(time.Minute)
+		if d := s.Decide(Fleet{Starting: 1}, later); d.Start != 0 {
+			t.Fatal("two attempts at once")
+		}
+		return s, later
+	}
+	t.Run("succeeds", func(t *testing.T) {
+		s, now := open()
+		s.Started(time.Second, now)
+		if blocked, _ := s.Blocked(now); blocked {
+			t.Error("still blocked")
+		}
+		if d := s.Decide(Fleet{Ready: 1}, now); d.Start < 5 {
+			t.Errorf("only %d starts after a success", d.Start)
+		}
+	})
+	t.Run("fails", func(t *testing.T) {
+		s, now := open()
+		s.Failed(FailurePermanent, now)
+		blocked, until := s.Blocked(now)
+		if !blocked || until.Sub(now) != 5*time.Second {
+			t.Errorf("blocked %v for %v", blocked, until.Sub(now))
+		}
+	})
+	t.Run("vanishes", func(t *testing.T) {
+		s, now := open()
+		s.Decide(Fleet{}, now.Add(-1))
+		if d := s.Decide(Fleet{}, now); d.Start > 1 {
+			t.Errorf("%d starts", d.Start)
+		}
+	})
+}
+
+// TestNotBlockedWhileOthersStart: requests wait for what may yet become ready.
+func TestNotBlockedWhileOthersStart(t *testing.T) {
+	s, now := waiting(0), epoch
+	s.Decide(Fleet{}, now)
+	for range 6 {
+		now = now.Add(10 * time.Second)
+		s.Failed(FailureOther, now)
+	}
+	s.Decide(Fleet{Starting: 4}, now)
+	if blocked, _ := s.Blocked(now); blocked {
+		t.Error("blocked although four instances may become ready")
+	}
+	s.Decide(Fleet{}, now)
+	if blocked, _ := s.Blocked(now); !blocked {
+		t.Error("not blocked although nothing is left")
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	delay := func(s *Scaler, kind Failure, now time.Time) time.Duration {
+		s.Failed(kind, now)
+		return s.limiter.until.Sub(now)
+	}
+	const nearly = 0.999999
+	round := func(d time.Duration) time.Duration { return d.Round(10 * ms) }
+
+	for kind, want := range map[Failure][]time.Duration{
+		FailureOther:     {500 * ms, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second},
+		FailureThrottled: {time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 20 * time.Second, 20 * time.Second},
+		FailurePermanent: {5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute},
+		Failure(99):      {500 * ms, time.Second},
+	} {
+		s, now := waiting(nearly), epoch
+		for i, w := range want {
+			d := delay(s, kind, now)
+			if round(d) != w {
+				t.Errorf("kind %d: backoff %d is %v, want %v", kind, i, d, w)
+			}
+			if again := delay(s, kind, now.Add(d/2)); round(again) != round(d-d/2) {
+				t.Errorf("kind %d: a failure during backoff %d changed it", kind, i)
+			}
+			now = now.Add(d)
+		}
+	}
+
+	t.Run("never vanishes", func(t *testing.T) {
+		s, now := waiting(0), epoch
+		for range 10 {
+			d := delay(s, FailureOther, now)
+			if d < minBackoff {
+				t.Errorf("backoff is %v", d)
+			}
+			now = now.Add(d)
+		}
+	})
+	t.Run("forgets when it is calm", func(t *testing.T) {
+		s, now := waiting(nearly), epoch
+		for range 10 {
+			now = now.Add(delay(s, FailureOther, now))
+		}
+		s.Started(time.Second, now)
+		if d := delay(s, FailureOther, now.Add(calm)); round(d) != 500*ms {
+			t.Errorf("backoff is %v", d)
+		}
+	})
+	t.Run("stays short while starts work", func(t *testing.T) {
+		s, now := waiting(nearly), epoch
+		for range 50 {
+			if d := delay(s, FailureOther, now); d > aliveBackoff {
+				t.Fatalf("backoff is %v", d)
+			}
+			now = now.Add(time.Second)
+			s.Started(time.Second, now)
+			if d := s.Decide(Fleet{Ready: 1}, now); d.Start == 0 {
+				t.Fatal("success did not end the backoff")
+			}
+		}
+	})
+}
+
+// TestRecovery: however long the function was broken, once it works again the
+// pool soon does too.
+func TestRecovery(t *testing.T) {
+	for _, kind := range []Failure{FailureOther, FailureThrottled, FailurePermanent} {
+		m := newSim(t, Config{MaxConcurrent: 10, TargetConcurrent: 5}, 2*time.Second)
+		broken := true
+		m.fails = func() (Failure, time.Duration, bool) { return kind, 300 * ms, broken }
+		m.poisson(time.Hour, steady(100), fixed(100*ms))
+		m.runFor(30 * time.Minute)
+		if m.served > 0 || m.rejected == 0 {
+			t.Fatalf("%d served, %d rejected by a broken function", m.served, m.rejected)
+		}
+		tries := len(m.startedAt)
+		broken = false
+		repaired := m.now
+		for m.served == 0 && m.now.Sub(repaired) < 5*time.Minute {
+			m.runFor(time.Second)
+		}
+		took := m.now.Sub(repaired)
+		rejected := m.rejected
+		m.runFor(10 * time.Minute)
+		t.Logf("kind %d: %d starts in 30 min; served again %v after the repair", kind, tries, took)
+		if took > backoffs[kind].most+5*time.Second || m.rejected != rejected || m.fleet().Ready < 2 {
+			t.Errorf("kind %d: served again after %v, %d rejected since, fleet %+v", kind, took, m.rejected-rejected, m.fleet())
+		}
+	}
+}
