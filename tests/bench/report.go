@@ -68,7 +68,7 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Measured %s at commit %s with %s and Caddy %s on %d × %s, Linux %s.\n",
 		r.Date.Format("2006-01-02 15:04 MST"), r.Commit, r.Go, r.Caddy, r.CPUs, r.CPU, r.Kernel)
-	fmt.Fprintf(&b, "%d connections in a closed loop; %d rounds of %s after a warm-up of %s, the order reversed in every other round.\n",
+	fmt.Fprintf(&b, "%d connections in a closed loop; rounds: %d, each of %s after a warm-up of %s, the order reversed in every other round.\n",
 		r.Connections, r.Rounds, r.Duration, r.Warmup)
 	b.WriteString("Medians over the rounds; [lowest–highest]; “× Caddy” is the median of the ratios within a round. ")
 	b.WriteString("CPU in µs per request and memory (RSS) in MB at the end, of the first hop (Caddy, the router), the second (Caddy, the adapter) and the app. ")
