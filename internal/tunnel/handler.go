@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 )
 
 // incomingRequest makes a request of the engine the client's again. It is the
@@ -36,12 +37,28 @@ func incomingRequest(r *http.Request) (upgrade string) {
 	return upgrade
 }
 
+// upgradeBody is the body of a request that asks for an upgrade: empty, until
+// the upgrade has been accepted. Otherwise an app that wants the whole request
+// before it answers would wait for ever.
+type upgradeBody struct {
+	io.ReadCloser
+	w *responseWriter
+}
+
+func (b *upgradeBody) Read(p []byte) (int, error) {
+	if !b.w.upgraded.Load() {
+		return 0, io.EOF
+	}
+	return b.ReadCloser.Read(p)
+}
+
 // responseWriter is what a handler of a session writes to.
 type responseWriter struct {
 	http.ResponseWriter
 	req         *http.Request
 	upgrade     string       // the protocol that the client asks for, "" if none
 	chunks      *chunkWriter // after status 101
+	upgraded    atomic.Bool  // the same, for who reads the request's body meanwhile
 	maxHeader   int
 	wroteHeader bool
 }
@@ -109,6 +126,7 @@ func (w *responseWriter) switchProtocols(h http.Header) {
 	w.ResponseWriter.WriteHeader(http.StatusOK)
 	flush := http.NewResponseController(w.ResponseWriter).Flush
 	w.chunks = &chunkWriter{w: w.ResponseWriter, flush: flush}
+	w.upgraded.Store(true)
 	_ = flush() // a failure shows at the next write
 }
 

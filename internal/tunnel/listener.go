@@ -24,8 +24,8 @@ type ListenerConfig struct {
 	HelloTimeout time.Duration
 
 	// MaxPending is how many connections may be in their hello at once. When
-	// there are more, new ones wait, and the oldest are closed after a second.
-	// Each costs some 50 KB until then. Default: 1024.
+	// there are more, new ones wait, and the oldest are closed after a second,
+	// or a quarter of one if they have sent nothing. Default: 1024.
 	MaxPending int
 
 	// A tunnel is given up if nothing comes from its adapter for PingInterval
@@ -44,10 +44,14 @@ type ListenerConfig struct {
 	OnReject func(remote net.Addr, err error)
 }
 
-// evictAfter is how long a hello may hold one of the MaxPending places that
-// somebody else waits for. An adapter in a small Lambda environment needs some
-// 100 ms; one that needs more has all of HelloTimeout unless there is a crowd.
-const evictAfter = time.Second
+// How long a hello may hold one of the MaxPending places that somebody else
+// waits for: less if not even a byte has come, because an adapter speaks as soon
+// as it can. In a small Lambda environment the whole hello takes some 100 ms;
+// an adapter that needs more has all of HelloTimeout unless there is a crowd.
+const (
+	evictSilent = 250 * time.Millisecond
+	evictSlow   = time.Second
+)
 
 // Listener accepts tunnels. One listener serves many pools: each instance is
 // announced to it with [Listener.Expect].
@@ -184,11 +188,14 @@ func (l *Listener) pause(d time.Duration) bool {
 // It returns false if the listener was closed first.
 func (l *Listener) admit(c *conn) bool {
 	for {
-		wait, ok := l.tryAdmit(c)
-		if !ok {
+		wait, victim, err := l.tryAdmit(c)
+		switch {
+		case err != nil:
 			return false
-		}
-		if wait == 0 {
+		case victim != nil:
+			victim.closeWith(&RejectError{Reject: RejectOverload})
+			return true
+		case wait == 0:
 			return true
 		}
 		t := time.NewTimer(wait)
@@ -201,28 +208,44 @@ func (l *Listener) admit(c *conn) bool {
 	}
 }
 
-// tryAdmit returns how long to wait at most before the next try, 0 if there
-// was a place, and false if the listener is closed.
-func (l *Listener) tryAdmit(c *conn) (time.Duration, bool) {
+// tryAdmit starts the hello of a connection, in the place of a victim if there
+// is none free. Otherwise it returns how long to wait at most before the next
+// try. The error is ErrClosed.
+func (l *Listener) tryAdmit(c *conn) (wait time.Duration, victim *conn, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return 0, false
+		return 0, nil, ErrClosed
 	}
 	if l.pending.Len() >= l.cfg.MaxPending {
-		oldest := l.pending.Front()
-		p := oldest.Value.(*pendingConn)
-		if age := time.Since(p.since); age < evictAfter {
-			return evictAfter - age, true
+		if victim, wait = l.victim(); victim == nil {
+			return wait, nil, nil
 		}
-		l.pending.Remove(oldest)
-		// Closing is I/O of a kind, and its goroutine does the rest anyway.
-		go p.conn.closeWith(&RejectError{Reject: RejectOverload})
 	}
 	place := l.pending.PushBack(&pendingConn{conn: c, since: time.Now()})
 	l.wg.Add(1)
 	go l.handle(c, place)
-	return 0, true
+	return 0, victim, nil
+}
+
+// victim takes its place from the oldest connection that has had enough time,
+// or says when there will be one. It is called with mu held.
+func (l *Listener) victim() (*conn, time.Duration) {
+	soonest := evictSlow
+	for e := l.pending.Front(); e != nil; e = e.Next() {
+		p := e.Value.(*pendingConn)
+		limit := evictSlow
+		if p.conn.lastRead.Load() == 0 {
+			limit = evictSilent
+		}
+		left := limit - time.Since(p.since)
+		if left <= 0 {
+			l.pending.Remove(e)
+			return p.conn, 0
+		}
+		soonest = min(soonest, left)
+	}
+	return nil, soonest
 }
 
 // leave gives a place back. It may have been taken away before.

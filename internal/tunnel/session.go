@@ -91,7 +91,9 @@ func (s *Session) handle(w http.ResponseWriter, r *http.Request) {
 	defer s.inFlight.Add(-1)
 
 	rw := &responseWriter{ResponseWriter: w, req: r, maxHeader: s.maxHeader}
-	rw.upgrade = incomingRequest(r)
+	if rw.upgrade = incomingRequest(r); rw.upgrade != "" {
+		r.Body = &upgradeBody{r.Body, rw}
+	}
 	if s.draining.Load() {
 		rw.fail(&AdapterError{Code: CodeDraining})
 		return
