@@ -43,9 +43,15 @@ func newReadiness(cfg *Config, log *slog.Logger) *readiness {
 	}}
 }
 
-// wait returns nil as soon as the app is ready. When the context ends first,
-// the error says what was wrong with the last attempt.
+// wait returns nil as soon as the app is ready. When the context or the
+// configured time ends first, the error says what was wrong with the last
+// attempt.
 func (r *readiness) wait(ctx context.Context) error {
+	if r.cfg.ReadinessTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.cfg.ReadinessTimeout)
+		defer cancel()
+	}
 	began := time.Now()
 	logAt := began.Add(readinessLogEvery)
 	timeout := firstAttemptTimeout
@@ -60,7 +66,7 @@ func (r *readiness) wait(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			if last == nil {
-				last = err
+				last = fmt.Errorf("no answer from %s: %w", r.cfg.readinessAddress(), err)
 			}
 			return fmt.Errorf("app not ready after %v: %w", time.Since(began).Round(time.Millisecond), last)
 		}

@@ -150,25 +150,20 @@ func (p *process) awaitApp(ctx context.Context) error {
 	if cause := p.app.lastCause(); cause != nil {
 		return cause // it was faster than we
 	}
-	limit, async := asyncInit-time.Since(p.began), true
+	wctx := ctx
 	switch p.env["AWS_LAMBDA_INITIALIZATION_TYPE"] {
 	case "provisioned-concurrency", "snap-start", "lambda-managed-instances":
 		// Here the initialisation may take minutes, and nobody waits for it.
-		limit, async = 0, false
+	default:
+		var cancel context.CancelFunc
+		wctx, cancel = context.WithTimeout(ctx, asyncInit-time.Since(p.began))
+		defer cancel()
 	}
-	if t := p.cfg.ReadinessTimeout; t > 0 && (!async || t < limit) {
-		limit, async = t, false
-	}
-	wctx, cancel := ctx, context.CancelFunc(func() {})
-	if limit > 0 {
-		wctx, cancel = context.WithTimeout(ctx, limit)
-	}
-	defer cancel()
 	_, err := p.app.waitReady(wctx)
 	if err == nil || ctx.Err() != nil {
 		return nil
 	}
-	if async && wctx.Err() != nil {
+	if wctx.Err() != nil {
 		p.log.Warn("app is not ready, the first invocation will wait for it", slog.Any("error", err))
 		return nil
 	}

@@ -1,0 +1,329 @@
+package adapter
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/invoke"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/tunnel"
+)
+
+func hello(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello "+r.URL.Path) }
+
+func TestDispatch(t *testing.T) {
+	identity, err := tunnel.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, id := range map[string]*tunnel.Identity{"plain": nil, "tls": identity} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.serveApp(http.HandlerFunc(hello))
+			w.route(tunnel.ListenerConfig{Identity: id})
+			w.adapt(time.Now(), nil)
+			for range 2 { // the environment is used again
+				tunnels := w.invoke(time.Minute)
+				tun := w.tunnel(tunnels)
+				ready := tun.Ready()
+				if ready.MaxConcurrent != 10 || ready.FunctionVersion != "7" || ready.Environment != "2026/11/23/[$LATEST]abc" ||
+					ready.Adapter == "" || time.Until(ready.Deadline) > time.Minute || time.Until(ready.Deadline) < 50*time.Second {
+					t.Errorf("ready %+v", ready)
+				}
+				for range 3 {
+					resp, err := roundTrip(t, tun, "GET", "/a", nil)
+					if body := read(t, resp, err); body != "hello /a" {
+						t.Errorf("body %q", body)
+					}
+				}
+				tun.Drain("idle")
+				if r := w.wantReason(invoke.ReasonDrained); r.Requests != 3 || r.Error != "" {
+					t.Errorf("result %+v", r)
+				}
+			}
+		})
+	}
+}
+
+func TestDrainWaitsForRunningRequests(t *testing.T) {
+	w := newWorld(t)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	w.serveApp(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(arrived)
+			<-release
+		}
+		_, _ = io.WriteString(w, "done")
+	}))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	tun := w.tunnel(w.invoke(time.Minute))
+	bodies := make(chan string, 1)
+	go func() {
+		resp, err := roundTrip(t, tun, "GET", "/slow", nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		body, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		bodies <- string(body)
+	}()
+	receive(t, arrived, "the request")
+	tun.Drain("idle")
+	receive(t, tun.Draining(), "the adapter to announce it")
+	select {
+	case e := <-w.lambda.ended:
+		t.Fatalf("ended with a request running: %s", e.body)
+	default:
+	}
+	close(release)
+	if body := receive(t, bodies, "the answer"); body != "done" {
+		t.Errorf("body %q", body)
+	}
+	w.wantReason(invoke.ReasonDrained)
+}
+
+func TestDeadline(t *testing.T) {
+	w := newWorld(t)
+	arrived, gone := make(chan struct{}), make(chan struct{})
+	w.serveApp(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/slow" {
+			return
+		}
+		close(arrived)
+		<-r.Context().Done()
+		close(gone)
+	}))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	receive(t, w.lambda.waiting, "the adapter")
+	const timeout = 1500 * time.Millisecond
+	deadline := time.Now().Add(timeout)
+	tun := w.tunnel(w.invoke(timeout))
+	failed := make(chan error, 1)
+	go func() {
+		resp, err := roundTrip(t, tun, "GET", "/slow", nil)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		failed <- err
+	}()
+	receive(t, arrived, "the request")
+	receive(t, tun.Draining(), "the adapter to announce the deadline")
+	if time.Now().After(deadline.Add(-200 * time.Millisecond)) {
+		t.Error("announced late")
+	}
+	err := receive(t, failed, "the answer")
+	if e, ok := errors.AsType[*tunnel.AdapterError](err); !ok || e.Code != tunnel.CodeAppTimeout {
+		t.Errorf("error %v, want %s", err, tunnel.CodeAppTimeout)
+	}
+	receive(t, gone, "the app to notice")
+	e := receive(t, w.lambda.ended, "the result")
+	if e.at.After(deadline) {
+		t.Errorf("result %v after the deadline", e.at.Sub(deadline))
+	}
+	if r, err := invoke.ParseResult(e.body); err != nil || r.Reason != invoke.ReasonDeadline {
+		t.Errorf("result %s, %v", e.body, err)
+	}
+}
+
+func TestRouterGone(t *testing.T) {
+	w := newWorld(t)
+	arrived, gone := make(chan struct{}), make(chan struct{})
+	w.serveApp(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/slow" {
+			return
+		}
+		close(arrived)
+		<-r.Context().Done()
+		close(gone)
+	}))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	tun := w.tunnel(w.invoke(time.Minute))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if resp, err := roundTrip(t, tun, "GET", "/slow", nil); err == nil {
+			_ = resp.Body.Close()
+		}
+	}()
+	receive(t, arrived, "the request")
+	_ = tun.Close()
+	receive(t, gone, "the app to notice")
+	if r := w.wantReason(invoke.ReasonRouterGone); r.Error == "" || r.Requests != 1 {
+		t.Errorf("result %+v", r)
+	}
+	receive(t, ended, "the request's end")
+}
+
+func TestRouterUnreachable(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.serveApp(http.HandlerFunc(hello))
+	w.adapt(time.Now(), nil)
+	began := time.Now()
+	w.invoke(time.Minute)
+	r := w.wantReason(invoke.ReasonRouterUnreachable)
+	if !strings.Contains(r.Error, "127.0.0.1:1") || !strings.Contains(r.Error, "refused") || strings.Contains(r.Error, "\n") {
+		t.Errorf("error %q should name address and cause in one line", r.Error)
+	}
+	if took := time.Since(began); took < dialPatience/4 || took > dialPatience+time.Second {
+		t.Errorf("gave up after %v", took)
+	}
+}
+
+func TestRouterRefuses(t *testing.T) {
+	w := newWorld(t)
+	w.serveApp(http.HandlerFunc(hello))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	w.invoke(time.Minute, func(ev *invoke.Event) { ev.Secret = make([]byte, 32) })
+	if r := w.wantReason(invoke.ReasonRouterRefused); !strings.Contains(r.Error, w.listener.Addr().String()) {
+		t.Errorf("error %q", r.Error)
+	}
+}
+
+func TestBadEvents(t *testing.T) {
+	w := newWorld(t)
+	w.serveApp(http.HandlerFunc(hello))
+	w.adapt(time.Now(), nil)
+	w.invokeWith(time.Minute, []byte(`{"lambda_dispatch":2,"instance":"x"}`))
+	e := receive(t, w.lambda.ended, "the result")
+	if r, err := invoke.ParseResult(e.body); err != nil || r.Reason != invoke.ReasonBadEvent || !strings.Contains(r.Error, "version 2") {
+		t.Errorf("result %s, %v", e.body, err)
+	}
+	w.invoke(time.Minute, func(ev *invoke.Event) { ev.MaxConcurrent = 0 })
+	if r := w.wantReason(invoke.ReasonBadEvent); !strings.Contains(r.Error, "max_concurrent") {
+		t.Errorf("result %+v", r)
+	}
+	for _, event := range []string{`{"Records":[]}`, `null`, `[]`, `"x"`, ``, `{`} {
+		w.invokeWith(time.Minute, []byte(event))
+		e := receive(t, w.lambda.ended, "the error")
+		if e.how != "error" || !strings.Contains(string(e.body), "LambdaDispatch.NotADispatchEvent") ||
+			!strings.Contains(string(e.body), "not a dispatch event") {
+			t.Errorf("event %s ended with %s %s", event, e.how, e.body)
+		}
+	}
+}
+
+func TestAppIsNotThere(t *testing.T) {
+	w := newWorld(t)
+	w.freePort()
+	w.adapt(time.Now().Add(-asyncInit), nil)
+	w.invoke(500 * time.Millisecond)
+	r := w.wantReason(invoke.ReasonAppUnavailable)
+	if !strings.Contains(r.Error, "refused") || !strings.Contains(r.Error, "127.0.0.1:") {
+		t.Errorf("error %q", r.Error)
+	}
+}
+
+func TestAppBecomesReadyInTheFirstInvocation(t *testing.T) {
+	w := newWorld(t)
+	asked, ready := make(chan struct{}, 1000), make(chan struct{})
+	w.serveApp(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		select {
+		case <-ready:
+			hello(rw, r)
+		default:
+			asked <- struct{}{}
+			rw.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now().Add(-asyncInit+50*time.Millisecond), nil)
+	tunnels := w.invoke(time.Minute)
+	receive(t, w.lambda.waiting, "the adapter to begin without the app")
+	receive(t, asked, "the readiness check")
+	close(ready)
+	tun := w.tunnel(tunnels)
+	resp, err := roundTrip(t, tun, "GET", "/", nil)
+	read(t, resp, err)
+	tun.Drain("idle")
+	w.wantReason(invoke.ReasonDrained)
+}
+
+func TestAppGoesAway(t *testing.T) {
+	w := newWorld(t)
+	srv := w.serveApp(http.HandlerFunc(hello))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	tun := w.tunnel(w.invoke(time.Minute))
+	srv.Close()
+	_, err := roundTrip(t, tun, "POST", "/", strings.NewReader("x")) //nolint:bodyclose // it fails
+	if e, ok := errors.AsType[*tunnel.AdapterError](err); !ok || e.Code != tunnel.CodeAppUnavailable {
+		t.Errorf("error %v, want %s", err, tunnel.CodeAppUnavailable)
+	}
+	if e, ok := errors.AsType[*tunnel.RoundTripError](err); !ok || e.Processed {
+		t.Errorf("error %v, should say that the app saw nothing", err)
+	}
+	receive(t, tun.Draining(), "the adapter to announce it")
+	if r := w.wantReason(invoke.ReasonAppUnavailable); !strings.Contains(r.Error, "refused") {
+		t.Errorf("error %q", r.Error)
+	}
+}
+
+func TestUpgradeThroughTheTunnel(t *testing.T) {
+	w := newWorld(t)
+	w.serveApp(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "echo" {
+			return
+		}
+		c, buf, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close() //nolint:errcheck // a test's end
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		_, _ = io.Copy(c, buf)
+		_, _ = io.WriteString(c, "bye")
+	}))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	tun := w.tunnel(w.invoke(time.Minute))
+	req, _ := http.NewRequestWithContext(t.Context(), "GET", "http://example.com/", nil)
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", "echo")
+	resp, err := tun.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Upgrade") != "echo" {
+		t.Fatalf("answer %d %v", resp.StatusCode, resp.Header)
+	}
+	rw := resp.Body.(interface {
+		io.ReadWriteCloser
+		CloseWrite() error
+	})
+	_, _ = io.WriteString(rw, "ping")
+	got := make([]byte, 4)
+	if _, err := io.ReadFull(rw, got); err != nil || string(got) != "ping" {
+		t.Errorf("echo %q, %v", got, err)
+	}
+	_ = rw.CloseWrite()
+	if rest, err := io.ReadAll(rw); err != nil || string(rest) != "bye" {
+		t.Errorf("rest %q, %v", rest, err)
+	}
+	_ = rw.Close()
+	tun.Drain("idle")
+	w.wantReason(invoke.ReasonDrained)
+}
+
+func TestTimesOf(t *testing.T) {
+	now := time.Now()
+	for _, left := range []time.Duration{time.Second, 3 * time.Second, 10 * time.Second, time.Minute, 15 * time.Minute} {
+		end := timesOf(now, now.Add(left))
+		drain, cut := end.drain.Sub(now), end.cut.Sub(now)
+		if drain >= cut || cut > left-100*time.Millisecond || drain < left/2 || left-drain > 15*time.Second {
+			t.Errorf("of %v: drain after %v, cut after %v", left, drain, cut)
+		}
+	}
+	if end := timesOf(now, time.Time{}); end.cut.Before(now.Add(14 * time.Minute)) {
+		t.Error("no deadline should mean Lambda's longest")
+	}
+}
