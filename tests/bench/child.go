@@ -41,7 +41,7 @@ func startChild(dir, name string, env []string, program string, args ...string) 
 	defer out.Close()
 	// Not tied to a context: a process that is killed leaves its own children
 	// behind, so every end is a SIGTERM, in stop.
-	cmd := exec.Command(program, args...) //nolint:noctx // see above
+	cmd := exec.Command(program, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
