@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -331,16 +330,25 @@ func shortTempDir(t *testing.T) string {
 	return dir
 }
 
-// environmentsOf returns the process IDs of all processes that descend from
-// the process.
-func environmentsOf(pid int) []int {
-	out, _ := exec.Command("ps", "-eo", "pid=,ppid=").Output()
+// descendants returns the process IDs of all processes that descend from the
+// process.
+func descendants(t *testing.T, pid int) []int {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
 	children := make(map[int][]int)
-	re := regexp.MustCompile(`(\d+)\s+(\d+)`)
-	for _, m := range re.FindAllStringSubmatch(string(out), -1) {
-		p, _ := strconv.Atoi(m[1])
-		pp, _ := strconv.Atoi(m[2])
-		children[pp] = append(children[pp], p)
+	for _, file := range stats {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		// The name, in parentheses, may hold anything; state and parent follow.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		child, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		parent, _ := strconv.Atoi(fields[1])
+		children[parent] = append(children[parent], child)
 	}
 	var all []int
 	for todo := children[pid]; len(todo) > 0; {

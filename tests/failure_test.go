@@ -23,7 +23,7 @@ func (r *router) results() map[string]int {
 func TestAppThatCannotBeUsed(t *testing.T) {
 	for _, tc := range []struct{ name, command, says string }{
 		{"does not exist", "/no/such/app", "/no/such/app"},
-		{"exits at once", "sh -c \"exit 3\"", "exit status 3"},
+		{"exits at once", "sh -c \"exit 3\"", "app exited with status 3"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := startCaddy(t, dispatch("queue_timeout 50s", local("command "+tc.command)))

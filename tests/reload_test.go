@@ -129,7 +129,7 @@ func TestRemovingTheDirectiveDrainsThePool(t *testing.T) {
 func TestShutdownFinishesRequestsAndInstances(t *testing.T) {
 	r := startCaddy(t, dispatch("min_instances 2", "max_concurrent 5", local("command "+demoBin)))
 	r.await("two instances", func() bool { return r.pool().in("ready") == 2 })
-	processes := environmentsOf(r.cmd.Process.Pid)
+	processes := descendants(t, r.cmd.Process.Pid)
 	if len(processes) < 4 {
 		t.Fatalf("expected adapters and apps of two environments, found processes %v", processes)
 	}
