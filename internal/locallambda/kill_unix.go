@@ -3,32 +3,61 @@
 package locallambda
 
 import (
+	"maps"
+	"slices"
 	"syscall"
 	"time"
 )
 
 const (
-	// killPatience is how long processes are killed again and again. Only one
-	// that hangs in the kernel lasts longer.
+	// killPatience is how long a killed process may take to go. Only one that
+	// hangs in the kernel takes longer.
 	killPatience = 5 * time.Second
 
 	firstPause = time.Millisecond
 	longPause  = 50 * time.Millisecond
 )
 
-// kill kills what belongs to the tree until nothing is left, and returns what
-// is left all the same. There is no event to wait for: the processes at the
-// bottom of the tree are nobody's children here.
-func (t *tree) kill() []int {
+// stop stops everything that belongs to the tree and returns it, and the
+// process groups that it occupies. A process can fork while it is being
+// stopped, so it looks again until there is nothing new; then nothing can.
+func (t *tree) stop() (targets, groups []int) {
+	stopped := make(map[int]bool)
+	for {
+		found, groups := t.walk()
+		fresh := false
+		for _, target := range found {
+			if !stopped[target] {
+				stopped[target], fresh = true, true
+				_ = syscall.Kill(target, syscall.SIGSTOP) // what is gone is gone
+			}
+		}
+		if !fresh {
+			return slices.Collect(maps.Keys(stopped)), groups
+		}
+	}
+}
+
+// kill kills everything that belongs to the tree, waits until it is gone and
+// returns what is not. Everything is stopped first: the children of a killed
+// process are hard to find, so it had better have no new ones.
+func (t *tree) kill() (left []int) {
 	began := time.Now()
-	for pause := firstPause; ; pause = min(2*pause, longPause) {
-		left, _ := t.walk()
-		if len(left) == 0 || time.Since(began) > killPatience {
-			return left
+	for {
+		targets, _ := t.stop()
+		if len(targets) == 0 {
+			return nil
 		}
-		for _, target := range left {
-			_ = syscall.Kill(target, syscall.SIGKILL) // what is gone is gone
+		for _, target := range targets {
+			_ = syscall.Kill(target, syscall.SIGKILL)
 		}
-		time.Sleep(pause)
+		// There is no event to wait for: most are nobody's children here.
+		for pause := firstPause; len(targets) > 0; pause = min(2*pause, longPause) {
+			if time.Since(began) > killPatience {
+				return targets
+			}
+			time.Sleep(pause)
+			targets = slices.DeleteFunc(targets, func(target int) bool { return !t.alive(target) })
+		}
 	}
 }

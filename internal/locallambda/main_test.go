@@ -1,3 +1,5 @@
+//go:build unix
+
 package locallambda
 
 import (
@@ -28,6 +30,8 @@ func TestMain(m *testing.M) {
 		runtimeMain()
 	case "child":
 		childMain()
+	case "orphans":
+		orphansMain()
 	case "service":
 		serviceMain()
 	default:

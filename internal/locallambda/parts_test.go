@@ -128,26 +128,3 @@ func FuzzReference(f *testing.F) {
 		}
 	})
 }
-
-func TestDeployRefusesNonsense(t *testing.T) {
-	b := newBench(t)
-	for want, change := range map[string]func(*Function){
-		"not a function name":    func(f *Function) { f.Name = "a b" },
-		"command is missing":     func(f *Function) { f.Command = nil },
-		"must not be negative":   func(f *Function) { f.Timeout = -1 },
-		"app port 65536":         func(f *Function) { f.AppPort = 65536 },
-		"11 extensions":          func(f *Function) { f.Extensions = make([]string, 11) },
-		"file names must be uni": func(f *Function) { f.Extensions = []string{"/a/x", "/b/x"} },
-	} {
-		f := testFunction()
-		change(&f)
-		if err := b.Deploy(f); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("want %q, got %v", want, err)
-		}
-	}
-	b.Remove("unknown")
-	b.Remove("a b")
-	if b.Environments("unknown") != nil || b.Environments("a b") != nil {
-		t.Error("unknown functions have environments")
-	}
-}

@@ -128,25 +128,10 @@ func (p *processes) survey() {
 	p.host.guard(p.id, groups)
 }
 
-// freeze stops everything. A process can fork while it is being stopped, so
-// it looks again until there is nothing new.
 func (p *processes) freeze() {
-	stopped := make(map[int]bool)
-	for fresh := true; fresh; {
-		fresh = false
-		targets, groups := p.tree.walk()
-		p.host.guard(p.id, groups)
-		for _, target := range targets {
-			if !stopped[target] {
-				stopped[target], fresh = true, true
-				p.signal(target, syscall.SIGSTOP)
-			}
-		}
-	}
-	p.frozen = p.frozen[:0]
-	for target := range stopped {
-		p.frozen = append(p.frozen, target)
-	}
+	targets, groups := p.tree.stop()
+	p.frozen = targets
+	p.host.guard(p.id, groups)
 }
 
 // thaw undoes freeze. What is stopped cannot have forked meanwhile.
@@ -154,7 +139,7 @@ func (p *processes) thaw() {
 	for _, target := range p.frozen {
 		p.signal(target, syscall.SIGCONT)
 	}
-	p.frozen = p.frozen[:0]
+	p.frozen = nil
 }
 
 func (p *processes) terminateRuntime() { p.signalGroup("", syscall.SIGTERM) }

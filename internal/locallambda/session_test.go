@@ -120,8 +120,16 @@ func TestEventsSurviveBrokenPolls(t *testing.T) {
 		if _, err := s.next(t.Context()); kindOf(err) != "InvalidStateTransition" {
 			t.Errorf("a runtime with an open invocation gets: %v", err)
 		}
+		if _, err := s.claim("1"); err != nil {
+			t.Fatal(err)
+		}
+		s.settle(d, result{})
+		last, stop := context.WithCancel(t.Context())
+		defer stop()
+		go func() { _, _ = s.next(last) }()
+		synctest.Wait()
 		if s.idle() {
-			t.Error("idle in the middle of an invocation")
+			t.Error("idle while the extension works")
 		}
 	})
 }

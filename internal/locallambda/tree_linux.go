@@ -22,10 +22,12 @@ type tree struct {
 	roots []int  // leaders of process groups
 	mark  []byte // an environment variable with its value and the closing NUL
 	since uint64 // nothing that is older can be part of it; ticks since boot
+
+	starts map[int]uint64 // of everything that was found, to tell it from a later process with its ID
 }
 
 func newTree(id string) *tree {
-	t := &tree{mark: []byte(streamVariable + "=" + id + "\x00")}
+	t := &tree{mark: []byte(streamVariable + "=" + id + "\x00"), starts: make(map[int]uint64)}
 	var now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) == nil {
 		t.since = uint64(max(0, now.Sec-1)) * ticksPerSecond
@@ -58,6 +60,7 @@ func (t *tree) walk() (members, groups []int) {
 		seen[pid] = true
 		if p.state != 'Z' && p.state != 'X' {
 			members = append(members, pid)
+			t.starts[pid] = p.start
 		}
 		for _, child := range children[pid] {
 			add(child)
@@ -83,12 +86,21 @@ func (t *tree) walk() (members, groups []int) {
 	return members, groups
 }
 
+// alive reports whether something that walk has returned is still there.
+func (t *tree) alive(pid int) bool {
+	p, ok := readStat(pid, make([]byte, statSize))
+	return ok && p.start == t.starts[pid] && p.state != 'Z' && p.state != 'X'
+}
+
 // marked reports whether the process was given the tree's mark. The processes
 // of other users cannot be looked at; they are not ours.
 func (t *tree) marked(pid int) bool {
 	environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
 	return err == nil && (bytes.HasPrefix(environ, t.mark) || bytes.Contains(environ, append([]byte{0}, t.mark...)))
 }
+
+// statSize is more than the fields that are needed take up.
+const statSize = 1024
 
 // processStat is what is needed of /proc/<pid>/stat.
 type processStat struct {
@@ -106,7 +118,7 @@ func readProcesses() map[int]processStat {
 	defer dir.Close()
 	names, _ := dir.Readdirnames(-1) // what could be read is better than nothing
 	all := make(map[int]processStat, len(names))
-	buf := make([]byte, 1024)
+	buf := make([]byte, statSize)
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil {

@@ -21,10 +21,15 @@ func (t *tree) add(root int) { t.roots = append(t.roots, root) }
 // and as they are.
 func (t *tree) walk() (targets, groups []int) {
 	for _, group := range t.roots {
-		if err := syscall.Kill(-group, 0); !errors.Is(err, syscall.ESRCH) {
+		if t.alive(-group) {
 			targets = append(targets, -group)
 			groups = append(groups, group)
 		}
 	}
 	return targets, groups
+}
+
+// alive reports whether a group has members.
+func (t *tree) alive(target int) bool {
+	return !errors.Is(syscall.Kill(target, 0), syscall.ESRCH)
 }
