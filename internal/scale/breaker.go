@@ -72,6 +72,7 @@ type limiter struct {
 	succeeds  bool // an instance became ready, ever
 	alive     bool // one did between the last round of failures and the one before
 	permanent bool // the last failure was
+	throttled bool // the same
 	probing   bool // the only instance that is starting is an attempt
 	starting  int  // instances, as far as known
 }
@@ -140,7 +141,9 @@ func (l *limiter) take(n, starting int, now time.Time) (int, time.Time) {
 func (l *limiter) succeeded() {
 	l.succeeds = true
 	l.rounds, l.level = 0, l.level/2
-	l.until = time.Time{}
+	if !l.throttled {
+		l.until = time.Time{} // but this one says nothing about free concurrency
+	}
 	l.permanent, l.probing = false, false
 	l.starting = max(l.starting-1, 0)
 }
@@ -175,7 +178,7 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 		most = aliveBackoff
 	}
 	l.rounds++
-	l.permanent = kind == FailurePermanent
+	l.permanent, l.throttled = kind == FailurePermanent, kind == FailureThrottled
 	if l.permanent {
 		l.rounds = max(l.rounds, breakerRounds)
 	}

@@ -409,6 +409,21 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
+// TestThrottledWhileOthersSucceed: that an instance which was invoked before
+// becomes ready does not mean that Lambda has room again.
+func TestThrottledWhileOthersSucceed(t *testing.T) {
+	s := waiting(0.999999)
+	s.Decide(Fleet{}, epoch)
+	s.Failed(FailureThrottled, epoch)
+	s.Started(500*ms, epoch.Add(500*ms))
+	if d := s.Decide(Fleet{Ready: 1}, epoch.Add(500*ms)); d.Start != 0 || d.Wake.IsZero() {
+		t.Errorf("decision is %+v", d)
+	}
+	if d := s.Decide(Fleet{Ready: 1}, epoch.Add(time.Second)); d.Start == 0 {
+		t.Error("backoff does not end")
+	}
+}
+
 // TestRecovery: however long the function was broken, once it works again the
 // pool soon does too.
 func TestRecovery(t *testing.T) {

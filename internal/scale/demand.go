@@ -13,7 +13,7 @@ const (
 	maxWindow = 10 * time.Second
 	// longWindow tells noise from a change: it follows steady load exactly.
 	longWindow = 30 * time.Second
-	// noise is how far the short average may exceed the long one before it is
+	// noise is how far the short average may be from the long one before it is
 	// taken for a change, in units of the long one's square root, which is the
 	// standard deviation of the number in flight when requests arrive at random
 	// (Poisson). What is above capacity queues, and acts at once.
@@ -124,7 +124,7 @@ func (d *demand) foldUntil(now time.Time) {
 
 // inFlight is the average number of requests in flight.
 func (d *demand) inFlight() float64 {
-	if d.short > d.long+noise*math.Sqrt(d.long) {
+	if math.Abs(d.short-d.long) > noise*math.Sqrt(d.long) {
 		return d.short
 	}
 	return d.long

@@ -154,7 +154,7 @@ func TestSteady(t *testing.T) {
 			}
 			starts, releases = len(m.startedAt)-starts, m.releases-releases
 			t.Logf("%d..%d instances, %d starts and %d releases in 15 min", least, most, starts, releases)
-			if least < tc.from || most > tc.to || starts > 15 {
+			if least < tc.from || most > tc.to || starts > 5 {
 				t.Errorf("%d..%d instances, want %d..%d; %d starts and %d releases in 15 min",
 					least, most, tc.from, tc.to, starts, releases)
 			}
@@ -175,6 +175,53 @@ func TestRamp(t *testing.T) {
 	t.Logf("most %d, at the end %d; waits p50 %v p99 %v p99.9 %v", most, m.fleet().live(), m.wait(.5), m.wait(.99), m.wait(.999))
 	if m.served != m.arrived || most > 40 || m.fleet().live() < 20 || m.wait(.99) > 100*ms {
 		t.Errorf("%d of %d served, most %d, now %d; waits p99 %v", m.served, m.arrived, most, m.fleet().live(), m.wait(.99))
+	}
+}
+
+// TestDown: when load falls, instances go after a while, and not all at once.
+func TestDown(t *testing.T) {
+	m := newSim(t, Config{MaxConcurrent: 10, TargetConcurrent: 5, IdleTimeout: time.Minute}, 2*time.Second)
+	m.clients(250, time.Minute, fixed(100*ms))
+	m.clients(10, 10*time.Minute, fixed(100*ms))
+	m.runFor(time.Minute)
+	full := m.fleet().Ready
+	if full < 52 {
+		t.Fatalf("%d instances for 260 in flight", full)
+	}
+	m.runFor(25 * time.Second)
+	if n := m.fleet().Ready; n != full {
+		t.Errorf("%d of %d instances left soon after load fell", n, full)
+	}
+	fell := m.now
+	for n := full; n > 2; n = m.fleet().Ready {
+		m.runFor(time.Second)
+		if gone := n - m.fleet().Ready; gone > n/10+1 {
+			t.Fatalf("%d of %d instances went in a second", gone, n)
+		}
+		if m.now.Sub(fell) > 150*time.Second {
+			t.Fatalf("%d instances left", n)
+		}
+	}
+	t.Logf("%d instances fewer took %v", full-2, m.now.Sub(fell))
+	m.runFor(5 * time.Minute)
+	if n := m.fleet().total(); n != 2 {
+		t.Errorf("%d instances in the end", n)
+	}
+}
+
+// TestStuckSlots: an instance most of whose slots are taken for long does not
+// empty the queue as quickly as the few short requests that end suggest.
+func TestStuckSlots(t *testing.T) {
+	m := newSim(t, Config{MaxConcurrent: 10, TargetConcurrent: 5, MinInstances: 1}, 20*time.Second)
+	m.runFor(time.Minute)
+	m.burst(100, 100*ms)
+	m.runFor(30 * time.Second)
+	m.burst(9, 20*time.Minute)
+	m.runFor(100 * ms)
+	m.burst(400, 100*ms)
+	m.runFor(4 * time.Second)
+	if f := m.fleet(); f.Starting == 0 {
+		t.Errorf("fleet is %+v with %d queued", f, len(m.queue))
 	}
 }
 
