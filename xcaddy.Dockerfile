@@ -23,7 +23,7 @@ RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} \
     xcaddy build ${CADDY_VERSION} \
-    --with github.com/lambda-dispatch/lambda-dispatch/caddymodule=/src \
+    --with github.com/lambda-dispatch/lambda-dispatch@v0.0.0=/src \
     --output /out/caddy
 RUN mkdir -p /out/config /out/data
 

@@ -135,21 +135,22 @@ func (l *LocalInvoker) function(name string) (locallambda.Function, error) {
 	if err != nil {
 		return locallambda.Function{}, fmt.Errorf("finding this executable: %w", err)
 	}
-	adapter := []string{l.Adapter}
+	runtimeCommand := []string{l.Adapter}
 	if l.Adapter == "" {
-		adapter = []string{self, commandName, adapterCommand}
+		runtimeCommand = []string{self, commandName, adapterCommand}
 	}
 	app := l.Command
 	if len(app) == 0 {
 		app = []string{self, commandName, demoCommand}
 	}
+	runtimeCommand = append(append(runtimeCommand, "--"), app...)
 	env := make([]string, 0, len(l.Env))
 	for k, v := range l.Env {
 		env = append(env, k+"="+v)
 	}
 	return locallambda.Function{
 		Name:            name,
-		Command:         append(append(adapter, "--"), app...),
+		Command:         runtimeCommand,
 		Env:             env,
 		Dir:             l.Dir,
 		AppPort:         l.Port,

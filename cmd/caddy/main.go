@@ -1,6 +1,6 @@
 // Command caddy is Caddy with the lambda_dispatch module compiled in. It is
-// what "xcaddy build --with github.com/lambda-dispatch/lambda-dispatch/caddymodule"
-// generates, kept here so that a checkout runs without xcaddy.
+// what "xcaddy build --with github.com/lambda-dispatch/lambda-dispatch" generates,
+// kept here so that a checkout runs without xcaddy.
 package main
 
 import (

@@ -9,14 +9,14 @@ import "fmt"
 type State uint8
 
 const (
-	// StateStarting: invoked, the tunnel is not there yet.
+	// StateStarting means invoked; the tunnel is not there yet.
 	StateStarting State = iota
-	// StateReady: has a tunnel and gets requests.
+	// StateReady means that it has a tunnel and gets requests.
 	StateReady
-	// StateDraining: gets no new requests; its running ones finish, then the
+	// StateDraining means no new requests: the running ones finish, then the
 	// adapter is told to go and the invocation's result is awaited.
 	StateDraining
-	// StateClosed: the invocation has ended.
+	// StateClosed means that the invocation has ended.
 	StateClosed
 )
 
