@@ -320,11 +320,21 @@ func TestAttempt(t *testing.T) {
 			t.Errorf("blocked %v for %v", blocked, until.Sub(now))
 		}
 	})
+	t.Run("fails in another way", func(t *testing.T) {
+		s, now := open()
+		s.Failed(FailureOther, now)
+		if blocked, _ := s.Blocked(now); !blocked {
+			t.Error("not blocked before the next decision")
+		}
+	})
 	t.Run("vanishes", func(t *testing.T) {
 		s, now := open()
-		s.Decide(Fleet{}, now.Add(-1))
-		if d := s.Decide(Fleet{}, now); d.Start > 1 {
-			t.Errorf("%d starts", d.Start)
+		s.Observe(Load{}, now)
+		if d := s.Decide(Fleet{}, now); d.Start != 0 {
+			t.Errorf("%d starts for nobody", d.Start)
+		}
+		if blocked, _ := s.Blocked(now); blocked {
+			t.Error("blocked for an attempt that is no more")
 		}
 	})
 }
@@ -391,6 +401,16 @@ func TestBackoff(t *testing.T) {
 		}
 		s.Started(time.Second, now)
 		if d := delay(s, FailureOther, now.Add(calm)); round(d) != 500*ms {
+			t.Errorf("backoff is %v", d)
+		}
+	})
+	t.Run("is short once it works again", func(t *testing.T) {
+		s, now := waiting(nearly), epoch
+		for range 12 {
+			now = now.Add(delay(s, FailureOther, now))
+		}
+		s.Started(time.Second, now)
+		if d := delay(s, FailureOther, now); d > aliveBackoff {
 			t.Errorf("backoff is %v", d)
 		}
 	})

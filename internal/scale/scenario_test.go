@@ -225,6 +225,65 @@ func TestStuckSlots(t *testing.T) {
 	}
 }
 
+// TestMispredictedQueue: a queue that is still there when it was to be empty is
+// not waited for any longer.
+func TestMispredictedQueue(t *testing.T) {
+	m := newSim(t, Config{MaxConcurrent: 10, TargetConcurrent: 5, MinInstances: 1}, 20*time.Second)
+	m.runFor(time.Minute)
+	m.burst(20, time.Second)
+	m.runFor(30 * time.Second)
+	m.burst(9, 20*time.Minute)
+	m.runFor(ms)
+	m.burst(80, time.Second) // would take the whole instance 8 s, but takes 80 s
+	m.runFor(25 * time.Second)
+	if f := m.fleet(); f.Starting < 5 {
+		t.Errorf("fleet is %+v with %d queued", f, len(m.queue))
+	}
+}
+
+// TestReplacedInstanceGoes: an instance whose replacement is ready is not kept
+// until its deadline if it has nothing to do.
+func TestReplacedInstanceGoes(t *testing.T) {
+	s := New(Config{}, epoch, func() float64 { return 0.5 })
+	s.Observe(Load{InFlight: 1}, epoch)
+	s.Observe(Load{}, epoch.Add(time.Second))
+	now := epoch.Add(10 * time.Second)
+	if d := s.Decide(Fleet{Ready: 1, Expiring: 1}, now); d.Start != 1 || d.Release != 0 {
+		t.Errorf("decision is %+v", d)
+	}
+	if d := s.Decide(Fleet{Ready: 1, Expiring: 1, Starting: 1}, now); d.Release != 0 {
+		t.Errorf("goes before its replacement is ready: %+v", d)
+	}
+	if d := s.Decide(Fleet{Ready: 2, Expiring: 1}, now); d.Release != 1 || d.Start != 0 {
+		t.Errorf("decision is %+v", d)
+	}
+}
+
+// TestBurstIsNotSustained: only arrivals all the time are taken for a rate.
+func TestBurstIsNotSustained(t *testing.T) {
+	var d demand
+	d.reset(epoch)
+	now := epoch
+	step := func(n int) {
+		for range 10 {
+			now = now.Add(flowBucket / 10)
+			d.observe(Load{Queued: d.load.Queued + n}, now)
+		}
+	}
+	for i := range 2 * flowBuckets {
+		step(map[bool]int{true: 100, false: 0}[i%flowBuckets == 0])
+		if r := d.arrivals(); r > 1 {
+			t.Errorf("bucket %d: a burst looks like %v a second", i, r)
+		}
+	}
+	for range flowBuckets + 1 {
+		step(4)
+	}
+	if r := d.arrivals(); r < 80 || r > 120 {
+		t.Errorf("100 a second look like %v", r)
+	}
+}
+
 // TestRare: a request now and then keeps one instance.
 func TestRare(t *testing.T) {
 	m := newSim(t, Config{IdleTimeout: time.Minute}, 2*time.Second)
