@@ -38,7 +38,7 @@ type environment struct {
 	frozen bool
 
 	work   chan *invocation // capacity 1: filled when an idle environment is taken
-	retire chan struct{}    // capacity 1: look whether you are still wanted
+	retire chan struct{}    // closed when an idle environment is sent away
 
 	// The rest is guarded by Service.mu.
 
@@ -59,7 +59,7 @@ func newEnvironment(s *Service, fn *function) *environment {
 		s: s, fn: fn, settings: fn.settings, id: id,
 		logger: s.logger.With(zap.String("function", fn.ref.key()), zap.String("environment", id)),
 		work:   make(chan *invocation, 1),
-		retire: make(chan struct{}, 1),
+		retire: make(chan struct{}),
 	}
 }
 
@@ -343,12 +343,11 @@ func (e *environment) wake(inv *invocation) *invocation {
 func (e *environment) leave() bool {
 	e.s.mu.Lock()
 	defer e.s.mu.Unlock()
-	if e.state != StateIdle {
-		return false
+	if e.state == StateIdle { // nobody has sent it away
+		e.fn.remove(&e.fn.warm, e)
+		e.become(StateShuttingDown)
 	}
-	e.fn.remove(&e.fn.warm, e)
-	e.become(StateShuttingDown)
-	return true
+	return e.state == StateShuttingDown
 }
 
 // change changes the state on the environment's own account.

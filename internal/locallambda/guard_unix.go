@@ -58,21 +58,21 @@ func startGuard() (*guard, error) {
 
 // watch has the guard know an environment and the process groups found in it.
 func (g *guard) watch(id string, groups []int) error {
-	line := "watch " + id
+	line := []byte("watch " + id)
 	for _, group := range groups {
-		line += " " + strconv.Itoa(group)
+		line = strconv.AppendInt(append(line, ' '), int64(group), 10)
 	}
 	return g.say(line)
 }
 
 // forget has the guard forget an environment.
-func (g *guard) forget(id string) error { return g.say("forget " + id) }
+func (g *guard) forget(id string) error { return g.say([]byte("forget " + id)) }
 
-func (g *guard) say(line string) error {
+func (g *guard) say(line []byte) error {
 	if g == nil {
 		return nil
 	}
-	_, err := io.WriteString(g.in, line+"\n")
+	_, err := g.in.Write(append(line, '\n'))
 	return err
 }
 

@@ -1,6 +1,7 @@
 package locallambda
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -38,7 +39,7 @@ func newPortSet(low, high int) *portSet {
 	return &portSet{
 		low: low, high: high, free: canListen, taken: make(map[int]bool),
 		// Other services of this kind may be about to do the same.
-		next: low + rand.IntN(high-low+1), //nolint:gosec // spreads, protects nothing
+		next: low + rand.IntN(high-low+1),
 	}
 }
 
@@ -107,8 +108,9 @@ func (p *portSet) release(port int) {
 // address it chooses: some systems let the wildcard and a single address have
 // the same port.
 func canListen(port int) bool {
+	var lc net.ListenConfig
 	for _, host := range []string{"", "127.0.0.1"} {
-		ln, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		ln, err := lc.Listen(context.Background(), "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err != nil {
 			return false
 		}

@@ -66,10 +66,10 @@ func newProcesses(c sandboxConfig) (sandbox, error) {
 		ErrorLog:          zap.NewStdLog(c.logger),
 		// The server does not wait for its connections when it is closed.
 		ConnState: func(_ net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
+			if state == http.StateNew {
 				p.conns.Add(1)
-			case http.StateClosed, http.StateHijacked:
+			}
+			if state == http.StateClosed {
 				p.conns.Done()
 			}
 		},

@@ -140,15 +140,14 @@ func (fn *function) drop() {
 	fn.waiting = nil
 }
 
-// retireWarm has every idle environment look whether it is still wanted.
-// Called with Service.mu held.
+// retireWarm sends every idle environment away, beyond the reach of
+// invocations from now on. Called with Service.mu held.
 func (fn *function) retireWarm() {
 	for _, e := range fn.warm {
-		select {
-		case e.retire <- struct{}{}:
-		default: // told already
-		}
+		e.become(StateShuttingDown)
+		close(e.retire)
 	}
+	fn.warm = nil
 }
 
 // Environments describes the environments of a function that are not gone,

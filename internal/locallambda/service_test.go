@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 )
 
@@ -118,7 +119,7 @@ func (b *bench) fail(o order) (kind, message string) {
 		b.t.Fatal(err)
 	}
 	if out.StatusCode != 200 || aws.ToString(out.FunctionError) != "Unhandled" {
-		b.t.Fatalf("status %d, function error %q", out.StatusCode, aws.ToString(out.FunctionError))
+		b.t.Fatalf("%+v: status %d, function error %q: %.100s", o, out.StatusCode, aws.ToString(out.FunctionError), out.Payload)
 	}
 	var doc errorDocument
 	if err := json.Unmarshal(out.Payload, &doc); err != nil {
@@ -287,5 +288,26 @@ func TestDeployRefusesNonsense(t *testing.T) {
 	b.Remove("a b")
 	if b.Environments("unknown") != nil || b.Environments("a b") != nil {
 		t.Error("unknown functions have environments")
+	}
+}
+
+// BenchmarkWarmInvoke thaws, invokes and freezes one environment.
+func BenchmarkWarmInvoke(b *testing.B) {
+	s := New(zap.NewNop())
+	defer func() { _ = s.Close(b.Context()) }()
+	if err := s.Deploy(testFunction()); err != nil {
+		b.Fatal(err)
+	}
+	invoke := func() {
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("POST", "/2015-03-31/functions/app/invocations", strings.NewReader("{}")))
+		if w.Code != 200 || w.Header().Get("X-Amz-Function-Error") != "" {
+			b.Fatal(w.Code, w.Body)
+		}
+	}
+	invoke()
+	b.ReportAllocs()
+	for b.Loop() {
+		invoke()
 	}
 }

@@ -28,7 +28,7 @@ const (
 // not, SIGKILL to all that is left.
 func (e *environment) shutDown(reason string) {
 	e.s.mu.Lock()
-	if e.state != StateShuttingDown { // leave has done it for an idle one
+	if e.state != StateShuttingDown { // an idle one is already
 		e.become(StateShuttingDown)
 		e.fn.busy--
 		e.s.placeWaiting(e.fn)

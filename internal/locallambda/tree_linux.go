@@ -138,7 +138,7 @@ func readStat(pid int, buf []byte) (processStat, bool) {
 	if err != nil {
 		return processStat{}, false
 	}
-	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	defer unix.Close(fd)
 	n, err := unix.Read(fd, buf)
 	if err != nil || n <= 0 {
 		return processStat{}, false
