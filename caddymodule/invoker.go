@@ -1,16 +1,15 @@
 package caddymodule
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
-	"github.com/lambda-dispatch/lambda-dispatch/internal/invoke"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/invoke/awslambda"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/locallambda"
 )
@@ -148,6 +147,7 @@ func (l *LocalInvoker) function(name string) (locallambda.Function, error) {
 	for k, v := range l.Env {
 		env = append(env, k+"="+v)
 	}
+	slices.Sort(env) // another order would pass for another function
 	return locallambda.Function{
 		Name:            name,
 		Command:         runtimeCommand,
@@ -163,28 +163,10 @@ func (l *LocalInvoker) function(name string) (locallambda.Function, error) {
 	}, nil
 }
 
-// invoker returns what starts the instances of a pool. A local Lambda is
-// started, or given its new settings, in the shared pool, which owns it.
-func (c *InvokerConfig) invoker(ctx context.Context, s *sharedPool) (invoke.Invoker, error) {
-	if c.Local == nil {
-		return awslambda.New(ctx, awslambda.Options{
-			Function: s.name,
-			Region:   c.AWS.Region,
-			Endpoint: c.AWS.Endpoint,
-		})
+// options says where the function is invoked.
+func (c *InvokerConfig) options(function string) awslambda.Options {
+	if c.Local != nil {
+		return awslambda.Options{Function: function, Region: "local", Anonymous: true}
 	}
-	fn, err := c.Local.function(s.name)
-	if err != nil {
-		return nil, err
-	}
-	endpoint, err := s.deployLocally(fn)
-	if err != nil {
-		return nil, err
-	}
-	return awslambda.New(ctx, awslambda.Options{
-		Function:  s.name,
-		Region:    "local",
-		Endpoint:  endpoint,
-		Anonymous: true,
-	})
+	return awslambda.Options{Function: function, Region: c.AWS.Region, Endpoint: c.AWS.Endpoint}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/lambda-dispatch/lambda-dispatch/internal/invoke/awslambda"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/locallambda"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/pool"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/scale"
@@ -34,13 +35,14 @@ var pools = caddy.NewUsagePool()
 var draining sync.WaitGroup
 
 func init() {
-	// A drain that a reload has begun must still tell its instances to go.
+	// Runs after all apps have been stopped. Pools are closed side by side, so
+	// that many of them take no longer than one.
 	caddy.OnExit(func(ctx context.Context) {
 		done := make(chan struct{})
 		go func() { draining.Wait(); close(done) }()
 		select {
 		case <-done:
-		case <-time.After(exitGrace):
+		case <-time.After(exitGrace + time.Second):
 		case <-ctx.Done():
 		}
 	})
@@ -64,6 +66,8 @@ type sharedPool struct {
 // claim is what one started configuration wants of the pool.
 type claim struct {
 	settings pool.Settings
+	// function is what the local Lambda runs; nil without one.
+	function *locallambda.Function
 }
 
 // loadPool returns the pool of the function. Each successful call must be
@@ -86,13 +90,23 @@ func loadPool(function string, log *zap.Logger) (*sharedPool, error) {
 func (s *sharedPool) apply(ctx context.Context, conf PoolConfig, cb pool.Callback) (*claim, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	inv, err := conf.Invoker.invoker(ctx, s)
-	if err != nil {
+	c := &claim{settings: conf.settings()}
+	c.settings.Callback = cb
+	options := conf.Invoker.options(s.name)
+	if local := conf.Invoker.Local; local != nil {
+		fn, err := local.function(s.name)
+		if err != nil {
+			return nil, err
+		}
+		if options.Endpoint, err = s.deployLocally(fn); err != nil {
+			return nil, err
+		}
+		c.function = &fn
+	}
+	var err error
+	if c.settings.Invoker, err = awslambda.New(ctx, options); err != nil {
 		return nil, err
 	}
-	c := &claim{settings: conf.settings()}
-	c.settings.Invoker = inv
-	c.settings.Callback = cb
 	s.claims = append(s.claims, c)
 	s.pool.Configure(c.settings)
 	return c, nil
@@ -106,12 +120,18 @@ func (s *sharedPool) withdraw(c *claim) error {
 	if i < 0 {
 		return errors.New("claim was withdrawn before")
 	}
-	inForce := i == len(s.claims)-1
+	wasInForce := i == len(s.claims)-1
 	s.claims = slices.Delete(s.claims, i, i+1)
-	if inForce && len(s.claims) > 0 {
-		s.pool.Configure(s.claims[len(s.claims)-1].settings)
+	if !wasInForce || len(s.claims) == 0 {
+		return nil
 	}
-	return nil
+	back := s.claims[len(s.claims)-1]
+	s.pool.Configure(back.settings)
+	if back.function == nil {
+		return nil
+	}
+	_, err := s.deployLocally(*back.function)
+	return err
 }
 
 // settings translates the configuration.
@@ -129,26 +149,18 @@ func (c *PoolConfig) settings() pool.Settings {
 	}
 }
 
-// Destruct closes the pool once no configuration uses it. A reload must not
-// wait for that, the end of the process must.
+// Destruct closes the pool once no configuration uses it, in the background: a
+// reload must not wait for it, and the end of the process does.
 func (s *sharedPool) Destruct() error {
 	grace := drainGrace
 	if caddy.Exiting() {
 		grace = exitGrace
 	}
-	draining.Add(1)
-	done := make(chan error, 1)
-	go func() {
-		defer draining.Done()
-		done <- s.close(grace)
-	}()
-	if caddy.Exiting() {
-		return <-done
-	}
+	draining.Go(func() { s.close(grace) })
 	return nil
 }
 
-func (s *sharedPool) close(grace time.Duration) error {
+func (s *sharedPool) close(grace time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	s.log.Info("closing pool", zap.String("pool", s.name))
@@ -162,7 +174,6 @@ func (s *sharedPool) close(grace time.Duration) error {
 	if err != nil {
 		s.log.Warn("pool did not close in time", zap.String("pool", s.name), zap.Error(err))
 	}
-	return err
 }
 
 // localService is the embedded local Lambda of one pool and its Invoke API.

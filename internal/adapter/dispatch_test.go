@@ -3,7 +3,9 @@ package adapter
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -264,6 +266,69 @@ func TestAppGoesAway(t *testing.T) {
 	receive(t, tun.Draining(), "the adapter to announce it")
 	if r := w.wantReason(invoke.ReasonAppUnavailable); !strings.Contains(r.Error, "refused") {
 		t.Errorf("error %q", r.Error)
+	}
+}
+
+// TestAppGoesAwaySlowly: it refuses connections and does not answer what it
+// has taken.
+func TestAppGoesAwaySlowly(t *testing.T) {
+	w := newWorld(t)
+	arrived := make(chan struct{})
+	srv := w.serveApp(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(arrived)
+			<-r.Context().Done()
+		}
+	}))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	tun := w.tunnel(w.invoke(time.Minute))
+	failed := make(chan error, 1)
+	go func() {
+		resp, err := roundTrip(t, tun, "GET", "/slow", nil)
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		failed <- err
+	}()
+	receive(t, arrived, "the request")
+	_ = srv.Listener.Close()
+	_, err := roundTrip(t, tun, "GET", "/", nil) //nolint:bodyclose // it fails
+	if err == nil {
+		t.Error("a closed port answered")
+	}
+	w.wantReason(invoke.ReasonAppUnavailable)
+	if e, ok := errors.AsType[*tunnel.AdapterError](receive(t, failed, "the answer")); !ok || e.Code != tunnel.CodeAppTimeout {
+		t.Errorf("error %v, want %s", e, tunnel.CodeAppTimeout)
+	}
+}
+
+// TestConnectionsEndWithTheInvocation, because an app that was frozen finds
+// them expired.
+func TestConnectionsEndWithTheInvocation(t *testing.T) {
+	w := newWorld(t)
+	closed := make(chan struct{}, 10)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(hello))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateClosed {
+			closed <- struct{}{}
+		}
+	}
+	srv.Start()
+	t.Cleanup(srv.Close)
+	w.port = srv.Listener.Addr().(*net.TCPAddr).Port
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	tun := w.tunnel(w.invoke(time.Minute))
+	receive(t, closed, "the readiness check's end")
+	resp, err := roundTrip(t, tun, "GET", "/", nil)
+	read(t, resp, err)
+	tun.Drain("idle")
+	w.wantReason(invoke.ReasonDrained)
+	began := time.Now()
+	receive(t, closed, "the connection's end")
+	if time.Since(began) > time.Second {
+		t.Error("the connection ended by its idle timeout")
 	}
 }
 

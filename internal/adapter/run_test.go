@@ -61,6 +61,24 @@ func TestShutdownWhileWaitingForTheApp(t *testing.T) {
 	w.wantExit(0)
 }
 
+func TestShutdownBeforeTheTunnel(t *testing.T) {
+	w := newWorld(t)
+	asked := make(chan struct{}, 1000)
+	w.serveApp(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		asked <- struct{}{}
+		rw.WriteHeader(http.StatusBadGateway)
+	}))
+	w.adapt(time.Now().Add(-asyncInit), nil)
+	w.invoke(time.Minute)
+	receive(t, w.lambda.waiting, "the adapter")
+	receive(t, asked, "the invocation to wait for the app")
+	w.lambda.shutdown <- "timeout"
+	if r := w.wantReason(invoke.ReasonShutdown); r.Error != "" {
+		t.Errorf("result %+v", r)
+	}
+	w.wantExit(0)
+}
+
 func TestInternalExtensionMayNotAskForEvents(t *testing.T) {
 	w := newWorld(t)
 	w.lambda.refuse[`lambdaadapter {"events":["SHUTDOWN"]}`] = lambdaapi.TypeInvalidEventType

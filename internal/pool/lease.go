@@ -25,6 +25,7 @@ type Lease struct {
 	since    time.Time // when the slot was got
 	waited   time.Duration
 	attempts int
+	sentTo   string // the instance of the last attempt
 	queued   bool
 	body     []byte // what KeepBody was given
 	kept     bool
@@ -186,14 +187,9 @@ func (p *Pool) failWaiters(err error) {
 // Pool returns the pool that the lease belongs to.
 func (l *Lease) Pool() *Pool { return l.pool }
 
-// Instance returns the ID of the instance that serves the request, or "" while
-// none does.
-func (l *Lease) Instance() string {
-	if l.in == nil {
-		return ""
-	}
-	return l.in.id
-}
+// Instance returns the ID of the instance that the request was last sent to, or
+// "" if it was sent to none.
+func (l *Lease) Instance() string { return l.sentTo }
 
 // Waited returns how long the request was in the queue.
 func (l *Lease) Waited() time.Duration { return l.waited }

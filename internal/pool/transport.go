@@ -41,6 +41,7 @@ func (l *Lease) RoundTrip(req *http.Request) (*http.Response, error) {
 			req.Body = io.NopCloser(bytes.NewReader(l.body))
 		}
 		l.attempts++
+		l.sentTo = l.in.id
 		resp, err := l.in.tunnel.RoundTrip(req)
 		if err == nil {
 			return resp, nil

@@ -111,7 +111,7 @@ func newSim(t fataler, cfg Config, start time.Duration) *sim {
 
 func (m *sim) after(d time.Duration, run func()) {
 	m.seq++
-	heap.Push(&m.events, event{m.now.Add(d), m.seq, run})
+	heap.Push(&m.events, event{m.now.Add(max(d, 0)), m.seq, run}) // time never goes back
 }
 
 // runFor lets virtual time pass.

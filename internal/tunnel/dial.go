@@ -55,6 +55,8 @@ type DialConfig struct {
 	// ErrorLog gets what net/http's server logs: panics of the handler and
 	// violations of HTTP/2. Nil discards it.
 	ErrorLog *log.Logger
+
+	engine adapterEngine // nil = serveStock
 }
 
 // Dial connects to the router and returns when both ends have proved to know
@@ -71,6 +73,9 @@ func Dial(ctx context.Context, cfg DialConfig) (*Session, error) {
 	}
 	if cfg.ErrorLog == nil {
 		cfg.ErrorLog = discardLog
+	}
+	if cfg.engine == nil {
+		cfg.engine = serveStock
 	}
 
 	raw, err := connect(ctx, cfg)

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"log"
+	"net"
 	"net/http"
 	"time"
 )
@@ -34,10 +35,15 @@ type routerEngine interface {
 	Close() error
 }
 
-// The adapter's end needs no interface: it is a function that serves requests
-// on the connection until it is closed, and returns after that. See
-// serveStock. A handler that panics with [http.ErrAbortHandler] resets its
-// stream.
+// routerEngines prepares the router's engine; what it returns starts one on an
+// authenticated or plain connection.
+type routerEngines func(engineConfig) func(net.Conn) (routerEngine, error)
+
+// adapterEngine is the adapter's end: it serves requests on the connection
+// until that is closed, and returns after that. Handlers whose requests are
+// cancelled by the end may still be running. A handler that panics with
+// [http.ErrAbortHandler] resets its stream.
+type adapterEngine func(*conn, engineConfig, http.Handler)
 
 // engineConfig is what both engines are told.
 type engineConfig struct {

@@ -6,9 +6,7 @@ import (
 	"sync"
 )
 
-// serveStock serves requests on c with net/http's HTTP/2 server until c is
-// closed. It returns when the server is done with the connection; handlers
-// whose requests are cancelled by that may still be running.
+// serveStock is an adapterEngine: net/http's HTTP/2 server.
 func serveStock(c *conn, cfg engineConfig, h http.Handler) {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true) // TLS, if any, is already in c

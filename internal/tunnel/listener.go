@@ -42,6 +42,8 @@ type ListenerConfig struct {
 	// OnReject is called, from several goroutines, for every connection that
 	// did not become a tunnel. The error is a [*RejectError].
 	OnReject func(remote net.Addr, err error)
+
+	engines routerEngines // nil = stockTransport
 }
 
 // How long a hello may hold one of the MaxPending places that somebody else
@@ -109,7 +111,10 @@ func NewListener(ln net.Listener, cfg ListenerConfig) *Listener {
 		},
 	}
 	l.engine.liveness(cfg.PingInterval, cfg.PingTimeout)
-	l.start = stockTransport(l.engine)
+	if cfg.engines == nil {
+		cfg.engines = stockTransport
+	}
+	l.start = cfg.engines(l.engine)
 	if cfg.Identity != nil {
 		l.tls, l.pin = cfg.Identity.serverTLS(), cfg.Identity.Pin()
 	}
@@ -353,21 +358,17 @@ func readAdapterHello(engine routerEngine, req *http.Request) (adapterHello, err
 }
 
 // claim checks an adapter's hello and takes its instance off the list, so that
-// nobody else can have its tunnel.
+// nobody else can have its tunnel. Both happen under one lock: of two hellos at
+// once, one wins.
 func (l *Listener) claim(h adapterHello, nonce, exporter []byte) (func(Tunnel), []byte, error) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	e := l.expected[h.Instance]
-	l.mu.Unlock()
 	if e == nil {
 		return nil, nil, &RejectError{Reject: RejectInstance}
 	}
 	if err := checkMAC(h.MAC, helloMAC(e.secret, roleAdapter, h.Instance, nonce, h.Nonce, exporter)); err != nil {
 		return nil, nil, &RejectError{Reject: RejectMAC}
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.expected[h.Instance] != e {
-		return nil, nil, &RejectError{Reject: RejectInstance} // another connection was faster
 	}
 	delete(l.expected, h.Instance)
 	return e.accept, e.secret, nil

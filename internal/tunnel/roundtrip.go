@@ -1,7 +1,6 @@
 package tunnel
 
 import (
-	"context"
 	"errors"
 	"io"
 	"maps"
@@ -65,7 +64,6 @@ func (t *tunnel) failed(req *http.Request, err error) error {
 type exchange struct {
 	upgrade string         // the protocol asked for, "" if none
 	up      *io.PipeWriter // of an upgrade: what the client sends after it
-	cancel  context.CancelFunc
 }
 
 var (
@@ -87,13 +85,7 @@ func (x *exchange) outgoing(req *http.Request) (*http.Request, error) {
 	if !needsCopy(req) {
 		return req, nil
 	}
-	ctx := req.Context()
-	if len(req.Header["Expect"]) > 0 && hasBody(req) {
-		// The engine waits for the adapter to ask for the body, and would go
-		// on waiting after a response without a body.
-		ctx, x.cancel = context.WithCancel(ctx)
-	}
-	out := req.WithContext(ctx)
+	out := req.WithContext(req.Context())
 	out.Close = false // would close the tunnel
 	out.URL = outgoingURL(req)
 	out.Header = maps.Clone(req.Header)
@@ -299,7 +291,6 @@ func (x *exchange) incoming(resp *http.Response) error {
 	case x.up != nil:
 		_ = x.up.Close() // an ordinary response: the request has no body
 	}
-	x.bindCancel(resp)
 	return nil
 }
 
@@ -308,35 +299,9 @@ func setStatus(resp *http.Response, code int) {
 	resp.Status = strconv.Itoa(code) + " " + http.StatusText(code)
 }
 
-// bindCancel ends the request's context with its response, if it has its own.
-func (x *exchange) bindCancel(resp *http.Response) {
-	if x.cancel == nil {
-		return
-	}
-	if resp.Body == http.NoBody {
-		x.cancel()
-		return
-	}
-	resp.Body = &cancelBody{resp.Body, x.cancel}
-}
-
-type cancelBody struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (b *cancelBody) Close() error {
-	err := b.ReadCloser.Close()
-	b.cancel()
-	return err
-}
-
 // abandon ends what waits for a response that will not come.
 func (x *exchange) abandon() {
 	if x.up != nil {
 		_ = x.up.CloseWithError(errUpgradeEnded)
-	}
-	if x.cancel != nil {
-		x.cancel()
 	}
 }

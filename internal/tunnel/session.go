@@ -76,7 +76,7 @@ func (s *Session) serve() {
 	}
 	cfg.liveness(s.cfg.PingInterval, s.cfg.PingTimeout)
 	s.conn.silence = cfg.silence()
-	serveStock(s.conn, cfg, http.HandlerFunc(s.handle))
+	s.cfg.engine(s.conn, cfg, http.HandlerFunc(s.handle))
 	_ = s.conn.Close()
 	_ = s.out.Close()
 	close(s.done)

@@ -66,9 +66,6 @@ func (c *conn) close() { _ = c.Conn.Close() }
 
 // quiet reports whether an idle connection is still open and silent.
 func (c *conn) quiet() bool {
-	if c.r.Buffered() > 0 {
-		return false
-	}
 	var b [1]byte
 	_, err := c.in.try(b[:])
 	return err == errWouldWait //nolint:errorlint // never wrapped
