@@ -145,6 +145,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 			return reject(w, err)
 		}
 	}
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		// Without it net/http reads the rest of the body away before the first
+		// byte of the response, which an app that answers while it reads would
+		// never get. Writers that cannot do it are as before.
+		_ = http.NewResponseController(w).EnableFullDuplex()
+	}
 	err = h.proxy.ServeHTTP(w, r, lease)
 	h.logLease(r, lease)
 	if err != nil {

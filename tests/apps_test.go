@@ -56,7 +56,7 @@ func TestRealApps(t *testing.T) {
 			if err := json.Unmarshal(body, &headers); err != nil {
 				t.Fatalf("%v: %s", err, body)
 			}
-			if headers["x-test"] != "a value" || headers["x-forwarded-for"] == nil {
+			if headers["x-test"] != "a value" || headers["via"] == nil {
 				t.Errorf("the app saw %v", headers)
 			}
 

@@ -45,7 +45,7 @@ func TestReadmeCommandsAreTested(t *testing.T) {
 	known := []string{
 		"go run ./cmd/caddy run --config Caddyfile.example", // TestQuickStart
 		"go test ./...", // this, and .ci/run
-		"xcaddy build v2.11.9 --with github.com/lambda-dispatch/lambda-dispatch/caddymodule",     // TestXcaddyBuild
+		"xcaddy build v2.11.9 --with github.com/lambda-dispatch/lambda-dispatch",                 // TestXcaddyBuild
 		"CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o out/lambdaadapter ./lambdaadapter", // TestAdapterIsSmall
 	}
 	for _, c := range commands(t, "README.md") {

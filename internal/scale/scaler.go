@@ -173,7 +173,7 @@ func (s *Scaler) Observe(l Load, now time.Time) { s.demand.observe(l, now) }
 func (s *Scaler) Served(d time.Duration) { s.services.add(d) }
 
 // Started tells that an instance became ready, took after it was started. It
-// ends the backoff and closes the breaker.
+// closes the breaker and ends the backoff, unless that is for throttling.
 func (s *Scaler) Started(took time.Duration, _ time.Time) {
 	s.starts.add(took)
 	s.demand.setWindow(s.starts.typical())
@@ -200,6 +200,14 @@ func (s *Scaler) Blocked(now time.Time) (blocked bool, until time.Time) {
 }
 
 // Decide returns what to do, given the instances that there are.
+//
+// It aims at ceil(demand ÷ TargetConcurrent) instances, within the limits.
+// Demand is the requests in flight, averaged, and of the queue what will still
+// wait when an instance that is started now becomes ready; short requests in
+// the queue count less than one each, for they can share a slot one after
+// another. More instances are started at once, fewer are kept only after
+// demand has been lower for half a minute, and then step by step; never while
+// requests wait. A pool that was used within the idle timeout keeps one.
 func (s *Scaler) Decide(f Fleet, now time.Time) Decision {
 	s.demand.fold(now)
 	load := s.demand.load

@@ -128,34 +128,34 @@ func TestSteady(t *testing.T) {
 		load     func(m *sim)
 		from, to int
 	}{
-		{"exact", 2 * time.Second, func(m *sim) { m.clients(50, 20*time.Minute, fixed(100*ms)) }, 10, 10},
-		{"exact, slow start", 8 * time.Second, func(m *sim) { m.clients(50, 20*time.Minute, fixed(100*ms)) }, 10, 10},
-		{"random lengths", 2 * time.Second, func(m *sim) { m.clients(50, 20*time.Minute, m.exponential(100*ms)) }, 10, 10},
+		{"exact", 2 * time.Second, func(m *sim) { m.clients(50, 9*time.Minute, fixed(100*ms)) }, 10, 10},
+		{"exact, slow start", 8 * time.Second, func(m *sim) { m.clients(50, 9*time.Minute, fixed(100*ms)) }, 10, 10},
+		{"random lengths", 2 * time.Second, func(m *sim) { m.clients(50, 9*time.Minute, m.exponential(100*ms)) }, 10, 10},
 		{"random arrivals", 2 * time.Second, func(m *sim) {
-			m.poisson(20*time.Minute, steady(500), fixed(100*ms))
+			m.poisson(9*time.Minute, steady(500), fixed(100*ms))
 		}, 10, 13},
 		{"all random", 2 * time.Second, func(m *sim) {
-			m.poisson(20*time.Minute, steady(500), m.exponential(100*ms))
+			m.poisson(9*time.Minute, steady(500), m.exponential(100*ms))
 		}, 10, 13},
 		{"long requests", 2 * time.Second, func(m *sim) {
-			m.poisson(20*time.Minute, steady(25), m.exponential(2*time.Second))
+			m.poisson(9*time.Minute, steady(25), m.exponential(2*time.Second))
 		}, 9, 16},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := newSim(t, Config{MaxConcurrent: 10, TargetConcurrent: 5}, tc.start)
 			tc.load(m)
-			m.runFor(5 * time.Minute)
+			m.runFor(2 * time.Minute)
 			starts, releases := len(m.startedAt), m.releases
 			m.trace = nil
-			m.runFor(15 * time.Minute)
+			m.runFor(7 * time.Minute)
 			least, most := m.trace[0], 0
 			for _, n := range m.trace {
 				least, most = min(least, n), max(most, n)
 			}
 			starts, releases = len(m.startedAt)-starts, m.releases-releases
-			t.Logf("%d..%d instances, %d starts and %d releases in 15 min", least, most, starts, releases)
+			t.Logf("%d..%d instances, %d starts and %d releases in 7 min", least, most, starts, releases)
 			if least < tc.from || most > tc.to || starts > 5 {
-				t.Errorf("%d..%d instances, want %d..%d; %d starts and %d releases in 15 min",
+				t.Errorf("%d..%d instances, want %d..%d; %d starts and %d releases in 7 min",
 					least, most, tc.from, tc.to, starts, releases)
 			}
 		})
@@ -362,7 +362,7 @@ func TestRotation(t *testing.T) {
 		{10 * time.Second, 2 * time.Second, 300 * ms},
 		{60 * time.Second, 2 * time.Second, time.Second},
 		{60 * time.Second, 8 * time.Second, 5 * time.Second},
-		{900 * time.Second, 8 * time.Second, 100 * ms},
+		{900 * time.Second, 8 * time.Second, 2 * time.Second},
 		{900 * time.Second, 8 * time.Second, 20 * time.Second},
 	} {
 		m := newSim(t, Config{MaxConcurrent: 10, TargetConcurrent: 5, MinInstances: 8}, tc.start)

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -40,9 +41,9 @@ func newConn(raw net.Conn) *conn {
 
 // startTLS puts TLS on the connection; handshake is tls.Client or tls.Server
 // with its configuration.
-func (c *conn) startTLS(handshake func(net.Conn) *tls.Conn) error {
+func (c *conn) startTLS(ctx context.Context, handshake func(net.Conn) *tls.Conn) error {
 	t := handshake(c.raw)
-	if err := t.Handshake(); err != nil {
+	if err := t.HandshakeContext(ctx); err != nil {
 		return err
 	}
 	cs := t.ConnectionState()

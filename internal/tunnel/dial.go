@@ -89,7 +89,7 @@ func Dial(ctx context.Context, cfg DialConfig) (*Session, error) {
 	defer stop()
 
 	if cfg.Pin != "" {
-		if err := secure(c, cfg); err != nil {
+		if err := secure(ctx, c, cfg); err != nil {
 			c.closeWith(err)
 			return nil, refused(cfg, c.err)
 		}
@@ -124,7 +124,7 @@ func connect(ctx context.Context, cfg DialConfig) (net.Conn, error) {
 	return nil, fmt.Errorf("dialling router: %w: %w", ErrUnreachable, err)
 }
 
-func secure(c *conn, cfg DialConfig) error {
+func secure(ctx context.Context, c *conn, cfg DialConfig) error {
 	name, _, err := net.SplitHostPort(cfg.Address)
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func secure(c *conn, cfg DialConfig) error {
 	if err != nil {
 		return err
 	}
-	err = c.startTLS(func(nc net.Conn) *tls.Conn { return tls.Client(nc, conf) })
+	err = c.startTLS(ctx, func(nc net.Conn) *tls.Conn { return tls.Client(nc, conf) })
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return errNotTLS
 	}

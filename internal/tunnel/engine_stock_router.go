@@ -81,8 +81,7 @@ const (
 )
 
 func stockError(err error) error {
-	var se http2.StreamError
-	if errors.As(err, &se) && se.Cause != nil && se.Cause.Error() == msgRespHeaders {
+	if se, ok := errors.AsType[http2.StreamError](err); ok && se.Cause != nil && se.Cause.Error() == msgRespHeaders {
 		return fmt.Errorf("response: %w", ErrHeadersTooLarge)
 	}
 	if strings.HasSuffix(err.Error(), msgReqHeaders) {
@@ -100,8 +99,7 @@ func (e *stockRouter) NotSent(err error) bool {
 	if _, ok := errors.AsType[*notSentError](err); ok {
 		return true
 	}
-	var se http2.StreamError
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[http2.StreamError](err); ok {
 		return se.Code == http2.ErrCodeRefusedStream // RFC 9113 section 8.7
 	}
 	msg := err.Error()

@@ -124,10 +124,9 @@ func (w *responseWriter) switchProtocols(h http.Header) {
 	h["Content-Length"] = nil
 	h[hdrUpgrade] = []string{protocol}
 	w.ResponseWriter.WriteHeader(http.StatusOK)
-	flush := http.NewResponseController(w.ResponseWriter).Flush
-	w.chunks = &chunkWriter{w: w.ResponseWriter, flush: flush}
+	w.chunks = &chunkWriter{w: w.ResponseWriter, flush: func() error { return flush(w.ResponseWriter) }}
 	w.upgraded.Store(true)
-	_ = flush() // a failure shows at the next write
+	_ = flush(w.ResponseWriter) // a failure shows at the next write
 }
 
 // clean takes out of a header section what must not cross the tunnel and
@@ -194,7 +193,15 @@ func (w *responseWriter) FlushError() error {
 	if !w.wroteHeader {
 		w.WriteHeader(http.StatusOK)
 	}
-	return http.NewResponseController(w.ResponseWriter).Flush()
+	return flush(w.ResponseWriter)
+}
+
+// flush flushes an engine's writer.
+func flush(w http.ResponseWriter) error {
+	if f, ok := w.(interface{ FlushError() error }); ok {
+		return f.FlushError()
+	}
+	return http.NewResponseController(w).Flush()
 }
 
 // Flush implements [http.Flusher].

@@ -310,8 +310,9 @@ func (l *Listener) reject(c *conn, t *tunnel, err error) {
 // hello authenticates a connection. The tunnel it returns with an error only
 // has to be closed.
 func (l *Listener) hello(c *conn) (*tunnel, func(Tunnel), error) {
+	ctx := context.Background() // whoever wants to end the hello closes the connection
 	if l.tls != nil {
-		err := c.startTLS(func(nc net.Conn) *tls.Conn { return tls.Server(nc, l.tls) })
+		err := c.startTLS(ctx, func(nc net.Conn) *tls.Conn { return tls.Server(nc, l.tls) })
 		if err != nil {
 			return nil, nil, &RejectError{Reject: RejectTLS, Err: err}
 		}
@@ -321,7 +322,6 @@ func (l *Listener) hello(c *conn) (*tunnel, func(Tunnel), error) {
 		return nil, nil, err
 	}
 	t := newTunnel(c, engine)
-	ctx := context.Background() // whoever wants to end the hello closes the connection
 
 	nonce := newNonce()
 	line := encodeLine(routerHello{Version: protocolVersion, Nonce: nonce, MaxHeaderBytes: l.cfg.MaxHeaderBytes})

@@ -152,10 +152,10 @@ func wait(t testing.TB, ch <-chan struct{}) {
 
 func request(t testing.TB, method, target string) *http.Request {
 	t.Helper()
-	return requestCtx(t, t.Context(), method, target)
+	return requestCtx(t.Context(), t, method, target)
 }
 
-func requestCtx(t testing.TB, ctx context.Context, method, target string) *http.Request {
+func requestCtx(ctx context.Context, t testing.TB, method, target string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, method, "http://example.com"+target, nil)
 	if err != nil {

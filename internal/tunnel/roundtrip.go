@@ -113,7 +113,7 @@ func needsCopy(req *http.Request) bool {
 	if req.Close || req.Trailer != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return true
 	}
-	if u.Opaque != "" || (u.RawPath != "" && u.EscapedPath() != u.RawPath) {
+	if u.Opaque == "" && u.RawPath != "" && u.EscapedPath() != u.RawPath {
 		return true
 	}
 	agent := false
@@ -191,17 +191,14 @@ func outgoingURL(req *http.Request) *url.URL {
 		// been escaped, such as a bar or a quotation mark, and escapes it.
 		if p, err := url.PathUnescape(u.RawPath); err == nil && p == u.Path &&
 			strings.HasPrefix(u.RawPath, "/") && !hasControl(u.RawPath) && !strings.ContainsAny(u.RawPath, "?#") {
-			u.Opaque = u.RawPath
+			// net/http takes the authority off again. Without it, a path that
+			// begins with two slashes would be taken for one with an authority.
+			host := req.Host
+			if host == "" {
+				host = u.Host
+			}
+			u.Opaque = "//" + host + u.RawPath
 		}
-	}
-	if strings.HasPrefix(u.Opaque, "/") {
-		// net/http takes the authority off again. Without it, a path that
-		// begins with two slashes would be taken for one with an authority.
-		host := req.Host
-		if host == "" {
-			host = u.Host
-		}
-		u.Opaque = "//" + host + u.Opaque
 	}
 	return &u
 }

@@ -328,7 +328,7 @@ func TestInformationalResponses(t *testing.T) {
 			return nil
 		},
 	})
-	_, body := do(t, p, requestCtx(t, ctx, "GET", "/"))
+	_, body := do(t, p, requestCtx(ctx, t, "GET", "/"))
 	want := "103 map[Link:[</a.css>; rel=preload]]"
 	if body != "ok" || !slices.Equal(got, []string{want, want}) {
 		t.Errorf("got %q before %q", got, body)
@@ -450,7 +450,7 @@ func TestCancelReachesTheApp(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		errs := make(chan error, 1)
 		go func() {
-			_, err := p.RoundTrip(requestCtx(t, ctx, "GET", "/"))
+			_, err := p.RoundTrip(requestCtx(ctx, t, "GET", "/"))
 			errs <- err
 		}()
 		wait(t, started)
@@ -760,7 +760,7 @@ func TestManyCancels(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			_, err := p.RoundTrip(requestCtx(t, ctx, "GET", "/slow"))
+			_, err := p.RoundTrip(requestCtx(ctx, t, "GET", "/slow"))
 			ended <- err
 		}()
 		select {

@@ -180,7 +180,6 @@ func (s *Session) serveControl(w http.ResponseWriter, r *http.Request, lines *li
 }
 
 func (s *Session) writeControl(w http.ResponseWriter, r *http.Request) {
-	flush := http.NewResponseController(w).Flush
 	for {
 		lines, err := s.out.take()
 		if err != nil {
@@ -191,7 +190,7 @@ func (s *Session) writeControl(w http.ResponseWriter, r *http.Request) {
 				return
 			}
 		}
-		if len(lines) > 0 && flush() != nil {
+		if len(lines) > 0 && flush(w) != nil {
 			return
 		}
 		select {

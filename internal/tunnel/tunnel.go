@@ -124,7 +124,7 @@ func (t *tunnel) openControl(ctx context.Context, proof []byte) error {
 		return err
 	}
 	t.out.put(proof)
-	resp, err := t.engine.RoundTrip(req)
+	resp, err := t.engine.RoundTrip(req) //nolint:bodyclose // the control stream is open as long as the tunnel
 	if err != nil {
 		return err
 	}

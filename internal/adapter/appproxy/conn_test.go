@@ -298,3 +298,49 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("%d active and %d idle connections", len(p.active), len(p.idle))
 	}
 }
+
+// TestConnectionWithAnUnfinishedBodyIsNotKept: nobody else closes it here.
+func TestConnectionWithAnUnfinishedBodyIsNotKept(t *testing.T) {
+	a := rawApp(t, answers(okAnswer("ok")))
+	early := rawApp(t, func(_ int, c *net.TCPConn, r *bufio.Reader) {
+		_, _ = http.ReadRequest(r)
+		_, _ = io.WriteString(c, okAnswer("ok"))
+		_, _ = io.Copy(io.Discard, r)
+	})
+	for addr, kept := range map[string]int{a.addr: 1, early.addr: 0} {
+		p := newProxy(t, addr)
+		body, pw := io.Pipe()
+		if kept == 1 {
+			_ = pw.Close()
+		}
+		r := httptest.NewRequest("POST", "/", nil)
+		r.Body, r.ContentLength = body, -1
+		p.ServeHTTP(httptest.NewRecorder(), r)
+		if _, err := body.Read(make([]byte, 1)); kept == 0 && err != io.ErrClosedPipe { //nolint:errorlint // of io.Pipe
+			t.Errorf("body: %v", err)
+		}
+		p.mu.Lock()
+		if len(p.idle) != kept || len(p.active) != 0 {
+			t.Errorf("%d idle and %d active connections, want %d idle", len(p.idle), len(p.active), kept)
+		}
+		p.mu.Unlock()
+	}
+}
+
+func TestNothingIsKeptAfterClose(t *testing.T) {
+	a := rawApp(t, answers(okAnswer("ok")))
+	for _, end := range []func(*Proxy){(*Proxy).Abort, (*Proxy).Close} {
+		p := newProxy(t, a.addr)
+		c, err := p.get(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		end(p)
+		p.put(c)
+		p.mu.Lock()
+		if len(p.idle) != 0 || len(p.active) != 0 {
+			t.Errorf("%d idle and %d active connections", len(p.idle), len(p.active))
+		}
+		p.mu.Unlock()
+	}
+}
