@@ -241,8 +241,8 @@ func failRound(t *testing.T, s *Scaler, kind Failure, now time.Time) (int, time.
 func TestBreakerOpensAfterRounds(t *testing.T) {
 	s, now := waiting(0.5), epoch
 	for round, want := range []int{10, 10, 1, 1, 1, 1} {
-		n := 0
-		n, now = failRound(t, s, FailureOther, now)
+		n, at := failRound(t, s, FailureOther, now)
+		now = at
 		if n != want {
 			t.Errorf("round %d: %d starts, want %d", round+1, n, want)
 		}

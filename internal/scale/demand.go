@@ -207,12 +207,13 @@ type peaks struct {
 func (p *peaks) setWindow(d time.Duration) { p.slot = max(d/(peakSlots-1), 1) }
 
 func (p *peaks) note(n int, now time.Time) {
-	if slots := now.Sub(p.begun) / p.slot; slots >= peakSlots {
+	age := now.Sub(p.begun)
+	if slots := int(age / p.slot); slots >= peakSlots {
 		p.begun, p.most = now, [peakSlots]int{}
 	} else if slots > 0 {
 		copy(p.most[slots:], p.most[:])
 		clear(p.most[:slots])
-		p.begun = p.begun.Add(slots * p.slot)
+		p.begun = now.Add(-(age % p.slot))
 	}
 	p.most[0] = max(p.most[0], n)
 }
