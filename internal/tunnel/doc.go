@@ -16,13 +16,13 @@
 // deprecated since v0.62 and become wrappers of net/http with Go 1.27. Measured
 // with both (Go 1.26.8, 2 CPUs shared with others, CPU time of both ends per
 // request, medians of six alternating runs): 4 bytes plain 85 µs with net/http
-// and 90 with x/net, TLS 92 and 91; 168,161 bytes plain 350 and 358, TLS 503 and
+// and 91 with x/net, TLS 92 and 91; 168,161 bytes plain 350 and 358, TLS 503 and
 // 541; 62 to 82 allocations with either. That is no difference on such a
 // machine. Nor is one between stream windows of 1 and 4 MiB, or with and
 // without a timeout for writes.
 //
-// Only engine_stock_router.go and engine_stock_adapter.go know the
-// engine; the rest of the package sees the two interfaces in engine.go.
+// Only engine_stock_router.go and engine_stock_adapter.go know the engine; the
+// rest of the package sees the interfaces in engine.go.
 //
 // What the engine would lose and this package carries itself, in headers that
 // begin with "Lambda-Dispatch-" and that neither end lets pass from or to the

@@ -65,7 +65,7 @@ func maxStreams(concurrent int) int { return 4*concurrent + 64 }
 
 func (s *Session) serve() {
 	cfg := engineConfig{
-		FrameSize:      FrameSize,
+		FrameSize:      uploadFrameSize,
 		StreamWindow:   streamWindow,
 		MaxStreams:     maxStreams(s.cfg.Ready.MaxConcurrent),
 		MaxHeaderBytes: s.cfg.MaxHeaderBytes,
