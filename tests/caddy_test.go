@@ -318,7 +318,7 @@ func unixClient(path string) *http.Client {
 // Unix socket, which may have 107 bytes.
 func shortTempDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "ld-")
+	dir, err := os.MkdirTemp("", "ld-") //nolint:usetesting // t.TempDir has the test's name in its path
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,8 +54,7 @@ func TestLocalLambdaOnItsOwn(t *testing.T) {
 	}
 
 	_, err = client.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("unknown")})
-	var missing *types.ResourceNotFoundException
-	if !errors.As(err, &missing) {
+	if _, ok := errors.AsType[*types.ResourceNotFoundException](err); !ok {
 		t.Errorf("an unknown function was answered with %v", err)
 	}
 

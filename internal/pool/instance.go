@@ -149,10 +149,10 @@ func (in *instance) starting(tunnels <-chan tunnel.Tunnel, results <-chan outcom
 	case o := <-results:
 		out = &o
 	case <-limit.C:
-		in.drained("the environment did not call back")
+		in.abandoned("no call-back", errNoCallBack)
 		in.pool.failed(OutcomeNoCallBack, errNoCallBack)
 	case <-in.unwanted:
-		in.drained("not needed any more")
+		in.abandoned("not needed", nil)
 	case <-in.pool.quit:
 	}
 	in.giveUp(tunnels)
@@ -295,18 +295,20 @@ func (in *instance) becameIdle() {
 	}
 }
 
-// drained moves an instance without a tunnel to draining: all that is left is
-// to await its result.
-func (in *instance) drained(why string) {
+// abandoned moves an instance without a tunnel to draining: all that is left is
+// to await its result, which will be that the router refused it.
+func (in *instance) abandoned(why string, cause error) {
 	p := in.pool
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if in.state != StateStarting {
-		return
-	}
+	in.letGo = true
 	in.state = StateDraining
 	in.why = why
-	p.log.Warn("instance draining", zap.String("instance", in.id), zap.String("reason", why))
+	p.mu.Unlock()
+	level := zap.InfoLevel
+	if cause != nil {
+		level = zap.ErrorLevel
+	}
+	p.log.Log(level, "instance draining", zap.String("instance", in.id), zap.String("reason", why), zap.Error(cause))
 }
 
 // detach takes the instance out of dispatch: its slots are gone, and requests
