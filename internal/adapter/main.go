@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -22,7 +23,7 @@ import (
 // and handles signals, so there can be one per process.
 func Main(args []string) int {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, append(forwarded[:len(forwarded):len(forwarded)], ending...)...)
+	signal.Notify(signals, slices.Concat(forwarded, ending)...)
 	defer signal.Stop(signals)
 	p := &process{
 		began: time.Now(), name: os.Args[0], environ: os.Environ(), stdout: os.Stdout, stderr: os.Stderr,
@@ -93,10 +94,10 @@ func parseArgs(args []string, stdout, stderr io.Writer) (command []string, statu
 	case err != nil:
 		return nil, 2, true
 	case *version:
-		fmt.Fprintln(stdout, "lambdaadapter", Version()) //nolint:errcheck // nowhere to report it
+		fmt.Fprintln(stdout, "lambdaadapter", Version())
 		return nil, 0, true
 	case flags.NArg() == 0 && len(args) > 0:
-		fmt.Fprintln(stderr, "lambdaadapter: no command after --") //nolint:errcheck // nowhere to report it
+		fmt.Fprintln(stderr, "lambdaadapter: no command after --")
 		return nil, 2, true
 	}
 	return flags.Args(), 0, false
@@ -110,17 +111,17 @@ The adapter runs inside AWS Lambda and serves the app's answers to a
 lambda-dispatch router. It is configured by environment variables; the first
 of several names wins.
 
-`) //nolint:errcheck // nowhere to report it
+`)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range settings {
-		fmt.Fprintf(tw, "%s\t%s", s.names[0], s.help) //nolint:errcheck // nowhere to report it
+		fmt.Fprintf(tw, "%s\t%s", s.names[0], s.help)
 		if s.dflt != "" {
-			fmt.Fprintf(tw, " (default %s)", s.dflt) //nolint:errcheck // nowhere to report it
+			fmt.Fprintf(tw, " (default %s)", s.dflt)
 		}
 		if len(s.names) > 1 {
-			fmt.Fprintf(tw, "; also %s", strings.Join(s.names[1:], ", ")) //nolint:errcheck // nowhere to report it
+			fmt.Fprintf(tw, "; also %s", strings.Join(s.names[1:], ", "))
 		}
-		fmt.Fprintln(tw) //nolint:errcheck // nowhere to report it
+		fmt.Fprintln(tw)
 	}
 	_ = tw.Flush()
 }

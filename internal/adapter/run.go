@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -115,12 +116,10 @@ func (p *process) handleSignals(ctx context.Context, signals <-chan os.Signal) {
 	for {
 		select {
 		case sig := <-signals:
-			for _, end := range ending {
-				if sig == end {
-					p.log.Info("shutting down", slog.String("signal", sig.String()))
-					p.stop()
-					return
-				}
+			if slices.Contains(ending, sig) {
+				p.log.Info("shutting down", slog.String("signal", sig.String()))
+				p.stop()
+				return
 			}
 			if p.sup != nil {
 				p.sup.signal(sig)
@@ -135,7 +134,7 @@ func (p *process) handleSignals(ctx context.Context, signals <-chan os.Signal) {
 func (p *process) supervise(ctx context.Context) {
 	env := p.environ
 	if _, ok := p.env["PORT"]; !ok {
-		env = append(env[:len(env):len(env)], "PORT="+strconv.Itoa(p.cfg.Port))
+		env = append(slices.Clip(env), "PORT="+strconv.Itoa(p.cfg.Port))
 	}
 	p.sup = &supervisor{
 		args: p.command, env: env, stdout: p.stdout, stderr: p.stderr, log: p.log,

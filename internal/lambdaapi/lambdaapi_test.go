@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -43,9 +44,7 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.WriteString(strings.Join(lines, ""))
 	fmt.Fprintf(&b, "\n%s\n", body)
 	f.seen = append(f.seen, b.String())
-	for name, values := range f.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), f.header)
 	w.WriteHeader(f.status)
 	_, _ = io.WriteString(w, f.body)
 }

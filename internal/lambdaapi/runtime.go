@@ -43,7 +43,7 @@ func (c *Client) Next(ctx context.Context) (*Invocation, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to the end or broken
+	defer resp.Body.Close()
 	h := resp.Header
 	inv := &Invocation{
 		RequestID:       h.Get("Lambda-Runtime-Aws-Request-Id"),

@@ -227,7 +227,7 @@ func (x *exchange) copy(from io.Reader, buf []byte) error {
 				return fmt.Errorf("writing to the client: %w", err)
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // io.Reader's contract
+		if err == io.EOF {
 			return nil
 		}
 		if err != nil {

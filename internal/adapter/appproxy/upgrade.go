@@ -36,7 +36,7 @@ func (x *exchange) switched(resp *http.Response) error {
 	}
 	x.c.close()
 	_ = x.r.Body.Close()
-	<-up
+	_ = <-up // the end of the one is the end of the other
 	return down
 }
 
@@ -51,7 +51,7 @@ func (x *exchange) sendUpgraded() error {
 				return fmt.Errorf("writing to the app: %w", err)
 			}
 		}
-		if err == io.EOF { //nolint:errorlint // io.Reader's contract
+		if err == io.EOF {
 			return x.closeWrite()
 		}
 		if err != nil {

@@ -139,7 +139,7 @@ func (u *upload) sendChunked(buf []byte) error {
 	const room = 10 // up to 8 digits and CRLF before a chunk, CRLF behind it
 	for {
 		n, err := u.body.Read(buf[room : len(buf)-2])
-		ended := err == io.EOF //nolint:errorlint // io.Reader's contract
+		ended := err == io.EOF
 		if ended {
 			u.read.Store(true)
 		}
@@ -178,7 +178,7 @@ func (u *upload) sendTrailer(buf []byte) error {
 }
 
 func bodyError(err error) error {
-	if err == io.EOF { //nolint:errorlint // io.Reader's contract
+	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("%w: %w", errRequestBody, err)
