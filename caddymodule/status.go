@@ -30,6 +30,9 @@ func statusOfRoundTrip(err error) int {
 	if u, ok := errors.AsType[*pool.UnavailableError](err); ok {
 		return statusOfCause(u.Cause)
 	}
+	if e, ok := errors.AsType[*tunnel.RoundTripError](err); ok && !e.Processed && errors.Is(err, tunnel.ErrHeadersTooLarge) {
+		return http.StatusRequestHeaderFieldsTooLarge
+	}
 	if a, ok := errors.AsType[*tunnel.AdapterError](err); ok && a.Code == tunnel.CodeAppTimeout {
 		return http.StatusGatewayTimeout
 	}
