@@ -26,17 +26,22 @@ func (x *exchange) switched(resp *http.Response) error {
 	x.began = true
 	x.w.WriteHeader(http.StatusSwitchingProtocols)
 
-	up := make(chan error, 1)
-	go func() { up <- x.sendUpgraded() }()
+	var up error // readable after sent
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		up = x.sendUpgraded()
+	}()
 	down := x.copyUpgraded()
 	if down == nil {
 		if x.p.cfg.CloseWrite(x.w) == nil {
-			return <-up // the client may go on sending
+			<-sent // the client may go on sending
+			return up
 		}
 	}
 	x.c.close()
 	_ = x.r.Body.Close()
-	_ = <-up // the end of the one is the end of the other
+	<-sent
 	return down
 }
 

@@ -178,7 +178,7 @@ func (u *upload) sendTrailer(buf []byte) error {
 }
 
 func bodyError(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("%w: %w", errRequestBody, err)
