@@ -30,6 +30,9 @@ func statusOfRoundTrip(err error) int {
 	if u, ok := errors.AsType[*pool.UnavailableError](err); ok {
 		return statusOfCause(u.Cause)
 	}
+	if errors.Is(err, tunnel.ErrBadRequest) {
+		return http.StatusBadRequest
+	}
 	if e, ok := errors.AsType[*tunnel.RoundTripError](err); ok && !e.Processed && errors.Is(err, tunnel.ErrHeadersTooLarge) {
 		return http.StatusRequestHeaderFieldsTooLarge
 	}

@@ -56,6 +56,7 @@ func TestStatusOfRequestsThatNoInstanceAnswered(t *testing.T) {
 		{"app broke the connection", adapter(tunnel.CodeAppFailed), 502},
 		{"app too slow", adapter(tunnel.CodeAppTimeout), 504},
 		{"instance gone", &tunnel.RoundTripError{Err: tunnel.ErrPeerLost, Processed: true}, 502},
+		{"request that cannot be sent", &tunnel.RoundTripError{Err: tunnel.ErrBadRequest}, 400},
 		{"request header too large", &tunnel.RoundTripError{Err: tunnel.ErrHeadersTooLarge}, 431},
 		{"response header too large", &tunnel.RoundTripError{Err: tunnel.ErrHeadersTooLarge, Processed: true}, 502},
 		{"no slot for the second attempt", errors.Join(pool.ErrQueueTimeout, tunnel.ErrDraining), 504},

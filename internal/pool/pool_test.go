@@ -179,6 +179,7 @@ func TestPoolRecoversOnceTheFunctionStarts(t *testing.T) {
 func TestRetries(t *testing.T) {
 	refused := &tunnel.RoundTripError{Err: tunnel.ErrDraining}
 	broken := &tunnel.RoundTripError{Err: tunnel.ErrPeerClosed, Processed: true}
+	malformed := &tunnel.RoundTripError{Err: tunnel.ErrBadRequest}
 	tooLarge := &tunnel.RoundTripError{Err: tunnel.ErrHeadersTooLarge}
 	for _, tc := range []struct {
 		name     string
@@ -191,6 +192,7 @@ func TestRetries(t *testing.T) {
 	}{
 		{"GET not taken", "GET", "", false, false, refused, 2},
 		{"GET with headers that are too large", "GET", "", false, false, tooLarge, 1},
+		{"GET that cannot be sent", "GET", "", false, false, malformed, 1},
 		{"GET broken", "GET", "", false, false, broken, 2},
 		{"POST not taken", "POST", "body", false, false, refused, 2},
 		{"POST not taken but read", "POST", "body", false, true, refused, 1},

@@ -66,7 +66,7 @@ func (l *Lease) RoundTrip(req *http.Request) (*http.Response, error) {
 // body can still be sent from its beginning. No byte of a response has been
 // passed on, or RoundTrip would have returned it.
 func (l *Lease) mayRetry(req *http.Request, body *watchedBody, err error) bool {
-	if l.attempts >= maxAttempts || errors.Is(err, tunnel.ErrHeadersTooLarge) {
+	if l.attempts >= maxAttempts || errors.Is(err, tunnel.ErrBadRequest) || errors.Is(err, tunnel.ErrHeadersTooLarge) {
 		return false // another instance would say the same
 	}
 	if body != nil && body.read.Load() {

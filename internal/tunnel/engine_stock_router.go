@@ -87,6 +87,9 @@ func stockError(err error) error {
 	if strings.HasSuffix(err.Error(), msgReqHeaders) {
 		return &notSentError{fmt.Errorf("request: %w", ErrHeadersTooLarge)}
 	}
+	if msg := err.Error(); strings.HasPrefix(msg, msgInvalid) || strings.HasPrefix(msg, msgInvalid2) {
+		return &notSentError{fmt.Errorf("%w: %w", ErrBadRequest, err)}
+	}
 	return err
 }
 
@@ -102,12 +105,12 @@ func (e *stockRouter) NotSent(err error) bool {
 	if se, ok := errors.AsType[http2.StreamError](err); ok {
 		return se.Code == http2.ErrCodeRefusedStream // RFC 9113 section 8.7
 	}
-	msg := err.Error()
-	switch msg {
+	switch err.Error() {
 	case msgNotUsable, msgNotEstablished, msgGoAway:
 		return true
+	default:
+		return false
 	}
-	return strings.HasPrefix(msg, msgInvalid) || strings.HasPrefix(msg, msgInvalid2)
 }
 
 func (e *stockRouter) Unusable(err error) bool {

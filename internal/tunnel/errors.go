@@ -35,6 +35,10 @@ var (
 	// against plain TCP, or no valid hello in time.
 	ErrRefused = errors.New("router refused")
 
+	// ErrBadRequest: the request cannot be sent over HTTP/2 as it is, to any
+	// instance: control characters in its URL, or invalid header fields.
+	ErrBadRequest = errors.New("request cannot be sent")
+
 	// ErrHeadersTooLarge: the header section of a request or response is above
 	// the limit of the end that would have to read it.
 	ErrHeadersTooLarge = errors.New("header section too large")

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -23,7 +24,7 @@ func (t *tunnel) RoundTrip(req *http.Request) (*http.Response, error) {
 	out, err := x.outgoing(req)
 	if err != nil {
 		closeBody(req)
-		return nil, &RoundTripError{Err: err}
+		return nil, &RoundTripError{Err: fmt.Errorf("%w: %w", ErrBadRequest, err)}
 	}
 	resp, err := t.engine.RoundTrip(out)
 	if err != nil {
