@@ -224,16 +224,11 @@ func (d *dispatcher) finish(ctx context.Context, session *tunnel.Session, reason
 		cancel()
 	}
 	_ = session.Close()
-	settle(session)
+	// The requests are cancelled by that, so their handlers are ending.
+	hctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downGrace)
+	_ = session.WaitHandlers(hctx)
+	cancel()
 	d.proxy.CloseIdle()
-}
-
-// settle waits for the handlers of a closed session. Their requests are
-// cancelled, so they are ending.
-func settle(session *tunnel.Session) {
-	for end := time.Now().Add(downGrace); session.InFlight() > 0 && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
 }
 
 // failRequest answers a request that the app did not.

@@ -29,6 +29,7 @@ type Session struct {
 	maxHeader     int    // guarded by helloMu until state is stateOpen, then fixed
 
 	inFlight atomic.Int64
+	quiet    chan struct{} // receives when inFlight falls to 0
 	requests atomic.Uint64
 	draining atomic.Bool
 
@@ -54,6 +55,7 @@ func newSession(c *conn, cfg DialConfig) *Session {
 		authenticated: make(chan struct{}),
 		requested:     make(chan struct{}),
 		idle:          make(chan struct{}),
+		quiet:         make(chan struct{}, 1),
 		done:          make(chan struct{}),
 	}
 }
@@ -88,7 +90,7 @@ func (s *Session) handle(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.inFlight.Add(1)
-	defer s.inFlight.Add(-1)
+	defer s.handled()
 
 	rw := &responseWriter{ResponseWriter: w, req: r, maxHeader: s.maxHeader}
 	if rw.upgrade = incomingRequest(r); rw.upgrade != "" {
@@ -258,6 +260,29 @@ func (s *Session) Report(st Stats) {
 	s.out.put(encodeLine(control{Type: msgStats, InFlight: st.InFlight, Requests: st.Requests}))
 }
 
+func (s *Session) handled() {
+	if s.inFlight.Add(-1) > 0 {
+		return
+	}
+	select {
+	case s.quiet <- struct{}{}:
+	default: // WaitHandlers has not looked at the last one yet
+	}
+}
+
+// WaitHandlers waits, after Close, until no handler is running any more. It
+// returns the context's error if that is done before.
+func (s *Session) WaitHandlers(ctx context.Context) error {
+	for s.inFlight.Load() > 0 {
+		select {
+		case <-s.quiet:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // InFlight is the number of requests whose handlers are running.
 func (s *Session) InFlight() int { return int(s.inFlight.Load()) }
 
@@ -278,7 +303,7 @@ func (s *Session) Err() error {
 }
 
 // Close hangs up, cancels the requests that are in flight, and waits for the
-// engine, but not for handlers: see InFlight.
+// engine, but not for handlers: see WaitHandlers.
 func (s *Session) Close() error {
 	s.conn.closeWith(ErrClosed)
 	<-s.done
