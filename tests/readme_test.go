@@ -19,7 +19,7 @@ import (
 // commands returns the lines of all shell blocks of a Markdown file.
 func commands(t *testing.T, file string) []string {
 	t.Helper()
-	src, err := os.ReadFile(filepath.Join(root, file))
+	src, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,18 +39,25 @@ func commands(t *testing.T, file string) []string {
 	return found
 }
 
-// Every command of the README is known here, with what runs it. A new one
+// Every command of README and docs is known here, with what runs it. A new one
 // needs a test.
-func TestReadmeCommandsAreTested(t *testing.T) {
+func TestCommandsInTheDocsAreTested(t *testing.T) {
 	known := []string{
 		"go run ./cmd/caddy run --config Caddyfile.example", // TestQuickStart
 		"go test ./...", // this, and .ci/run
 		"xcaddy build v2.11.9 --with github.com/lambda-dispatch/lambda-dispatch",                 // TestXcaddyBuild
 		"CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o out/lambdaadapter ./lambdaadapter", // TestAdapterIsSmall
+		"go run ./tests/bench -md docs/performance.md",                                           // .ci/run bench
 	}
-	for _, c := range commands(t, "README.md") {
-		if !slices.Contains(known, c) {
-			t.Errorf("the README says %q, and no test runs it", c)
+	docs, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil || len(docs) == 0 {
+		t.Fatalf("docs: %v, %v", docs, err)
+	}
+	for _, file := range append(docs, filepath.Join(root, "README.md")) {
+		for _, c := range commands(t, file) {
+			if !slices.Contains(known, c) {
+				t.Errorf("%s says %q, and no test runs it", filepath.Base(file), c)
+			}
 		}
 	}
 }
@@ -65,7 +72,7 @@ func TestQuickStart(t *testing.T) {
 		ln.Close()
 	}
 	home := t.TempDir()
-	cmd := exec.Command("sh", "-c", "exec "+commands(t, "README.md")[0])
+	cmd := exec.Command("sh", "-c", "exec "+commands(t, filepath.Join(root, "README.md"))[0])
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+home, "XDG_DATA_HOME="+home)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // go run and Caddy
