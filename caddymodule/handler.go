@@ -80,8 +80,7 @@ type Handler struct {
 }
 
 // proxy passes a request that has a lease to its instance and the response to
-// the client. It is the seam behind which Caddy's reverse proxy can be
-// replaced.
+// the client. See newProxy for the two that there are.
 type proxy interface {
 	ServeHTTP(w http.ResponseWriter, r *http.Request, lease *pool.Lease) error
 	Cleanup() error
@@ -103,7 +102,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.PoolConfig.provision(h.Function); err != nil {
 		return err
 	}
-	prx, err := newReverseProxy(ctx, h.Proxy)
+	prx, err := newProxy(ctx, h.Proxy, h.logger)
 	if err != nil {
 		return err
 	}
