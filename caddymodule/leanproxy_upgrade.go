@@ -16,9 +16,14 @@ import (
 	"go.uber.org/zap"
 )
 
-// upgradeGrace is how long an upgraded connection that is being closed may
-// take for its last words, before it is cut.
-const upgradeGrace = time.Second
+const (
+	// lastWords is how long the peers of a WebSocket that is being closed from
+	// outside have to end it themselves. A reload waits for it.
+	lastWords = 250 * time.Millisecond
+	// upgradeGrace is how long the client of a connection that is being closed
+	// may take for what has already been written to it.
+	upgradeGrace = time.Second
+)
 
 var (
 	errWrongUpgrade = errors.New("app switched to a protocol that was not asked for")
@@ -55,7 +60,10 @@ func (p *leanProxy) upgrade(x *exchange, req *http.Request, resp *http.Response)
 		return nil // the status has been written
 	}
 
-	u := &upgraded{client: client, app: app, webSocket: strings.EqualFold(protocol, "websocket")}
+	u := &upgraded{
+		client: client, app: app, webSocket: strings.EqualFold(protocol, "websocket"),
+		done: make(chan struct{}),
+	}
 	p.upgrades.add(u)
 	defer p.upgrades.remove(u)
 	stop := context.AfterFunc(req.Context(), u.close)
@@ -82,11 +90,21 @@ type clientConn interface {
 	abort() // ends a Write that Close would let go on
 }
 
-type hijackedConn struct{ io.ReadWriteCloser }
+// hijackedConn is an HTTP/1.1 connection.
+type hijackedConn struct {
+	io.ReadWriteCloser
+	mu sync.Mutex // held while writing: Caddy counts the bytes without a lock
+}
 
-func (c hijackedConn) abort() { _ = c.Close() }
+func (c *hijackedConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ReadWriteCloser.Write(p)
+}
 
-func (c hijackedConn) CloseWrite() error { return closeWrite(c.ReadWriteCloser) }
+func (c *hijackedConn) CloseWrite() error { return closeWrite(c.ReadWriteCloser) }
+
+func (c *hijackedConn) abort() { _ = c.Close() }
 
 // closeWrite ends what is sent and leaves what is received.
 func closeWrite(c io.Writer) error {
@@ -104,7 +122,7 @@ func (x *exchange) hijack(app io.Writer) (clientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := hijackedConn{conn}
+	client := &hijackedConn{ReadWriteCloser: conn}
 	if err := buffered.Flush(); err != nil {
 		return client, err
 	}
@@ -158,6 +176,7 @@ type upgraded struct {
 	client    clientConn
 	app       io.ReadWriteCloser
 	webSocket bool
+	done      chan struct{} // closed when run is about to return
 
 	closing sync.Once
 	cut     *time.Timer // set by closing
@@ -172,6 +191,7 @@ func (u *upgraded) run() {
 	up.Wait()
 	u.close()
 	u.cut.Stop()
+	close(u.done)
 }
 
 func (u *upgraded) pass(dst io.Writer, src io.Reader) {
@@ -193,20 +213,20 @@ func (u *upgraded) close() {
 	})
 }
 
-// goAway closes the connection from outside, and says so where the protocol
-// has a word for it. The peers may be in the middle of a message; then it is
-// lost on them, and they see a connection that was closed.
+// goAway closes the connection from outside. The peers of a WebSocket are told
+// and have a moment to hear it. They may be in the middle of a message; then
+// all they see is that the connection was closed.
 func (u *upgraded) goAway() {
-	cut := time.AfterFunc(upgradeGrace, func() {
-		u.client.abort()
-		u.close()
-	})
-	defer cut.Stop()
 	if u.webSocket {
+		patience := time.AfterFunc(lastWords, u.close)
+		defer patience.Stop()
 		// Status 1001, RFC 6455 sections 5.5.1 and 7.4.1. What goes to the app
 		// is masked as a client's, with a key of zeros: it hides nothing here.
 		_, _ = u.client.Write([]byte{0x88, 0x02, 0x03, 0xe9})
 		_, _ = u.app.Write([]byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9})
+		if closeWrite(u.app) == nil {
+			<-u.done
+		}
 	}
 	u.close()
 }

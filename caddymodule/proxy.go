@@ -66,6 +66,10 @@ func (p *reverseProxy) Cleanup() error { return p.handler.Cleanup() }
 
 type leaseCtxKey struct{}
 
+// extendedConnectVar is where Caddy's proxy keeps the body of an extended
+// CONNECT (RFC 8441).
+const extendedConnectVar = "extended_connect_websocket_body"
+
 // leaseTransport sends a request to the instance that its lease is for.
 type leaseTransport struct{}
 
@@ -76,6 +80,11 @@ func (leaseTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	// The tunnel speaks HTTP for the app behind it, whatever the client spoke.
 	r.URL.Scheme = "http"
+	if caddyhttp.GetVar(r.Context(), extendedConnectVar) != nil {
+		// The proxy has made it an upgrade, whose body it keeps. What it left
+		// here is empty but does not look so, and an upgrade has no body.
+		r.Body, r.ContentLength = nil, 0
+	}
 	resp, err := lease.RoundTrip(r)
 	if err != nil {
 		return nil, gatewayError(r.Context(), err)
