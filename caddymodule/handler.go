@@ -21,6 +21,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/lambda-dispatch/lambda-dispatch/internal/pool"
 )
@@ -135,12 +136,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return reject(w, err)
 	}
 	defer lease.Release()
+	h.logLease(r, lease)
 	if lease.Queued() {
 		if err := keepBody(r, lease); err != nil {
 			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("reading request body: %w", err))
 		}
 		if err := lease.Wait(r.Context()); err != nil {
-			h.logLease(r, lease)
 			return reject(w, err)
 		}
 	}
@@ -150,9 +151,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		// never get. Writers that cannot do it are as before.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
-	err = h.proxy.ServeHTTP(w, r, lease)
-	h.logLease(r, lease)
-	if err != nil {
+	if err := h.proxy.ServeHTTP(w, r, lease); err != nil {
 		return reject(w, err)
 	}
 	return nil
@@ -217,18 +216,27 @@ func setRetryAfter(header http.Header, d time.Duration) {
 	header.Set("Retry-After", strconv.Itoa(seconds))
 }
 
-// logLease adds what happened to the request to its line in the access log.
+// logLease adds what happens to the request to its line in the access log, if
+// there is one. The values are read when the line is written, so that a request
+// whose connection is aborted has them too.
 func (h *Handler) logLease(r *http.Request, lease *pool.Lease) {
-	extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields)
-	if !ok {
+	if srv, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); !ok || srv.Logs == nil {
 		return
 	}
-	extra.Set(zap.Dict("lambda_dispatch",
-		zap.String("pool", h.Function),
-		zap.String("instance", lease.Instance()),
-		zap.Duration("queue_wait", lease.Waited()),
-		zap.Int("attempts", lease.Attempts()),
-	))
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.Object("lambda_dispatch", loggedLease{lease}))
+	}
+}
+
+// loggedLease is a lease as it is logged.
+type loggedLease struct{ *pool.Lease }
+
+func (l loggedLease) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+	enc.AddString("pool", l.Pool().Name())
+	enc.AddString("instance", l.Instance())
+	enc.AddDuration("queue_wait", l.Waited())
+	enc.AddInt("attempts", l.Attempts())
+	return nil
 }
 
 // Interface guards
