@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -59,7 +60,7 @@ func (x *exchange) prepare(req *http.Request) {
 	x.forward(req)
 	via := viaOf(req.ProtoMajor, req.ProtoMinor)
 	if prior := req.Header["Via"]; len(prior) > 0 {
-		req.Header["Via"] = append(prior[:len(prior):len(prior)], via)
+		req.Header["Via"] = append(slices.Clip(prior), via)
 	} else {
 		req.Header["Via"] = x.value(via)
 	}

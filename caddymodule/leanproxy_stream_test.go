@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -25,9 +26,7 @@ func TestPartsArriveAsTheyCome(t *testing.T) {
 			onBoth(t, func(t *testing.T, f *front) {
 				seen := make(chan struct{})
 				f.th.play(func(w http.ResponseWriter, r *http.Request) {
-					for k, vv := range header {
-						w.Header()[k] = vv
-					}
+					maps.Copy(w.Header(), header)
 					w.WriteHeader(200)
 					_ = http.NewResponseController(w).Flush()
 					for _, part := range []string{"one", "two"} {

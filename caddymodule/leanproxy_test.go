@@ -406,14 +406,16 @@ func TestBothProxiesAlike(t *testing.T) {
 		{name: "informational", app: answer(func(w http.ResponseWriter) {
 			w.Header().Set("Link", "</a>")
 			w.Header().Set("Alt-Svc", "x")
+			w.Header().Set("X-Early", "1")
 			w.WriteHeader(103)
 			w.Header().Set("Link", "</b>")
+			w.Header().Del("X-Early")
 			w.Header().Del("Alt-Svc")
 			w.WriteHeader(103)
 			w.Header().Del("Link")
 			w.Header().Set("Content-Length", "0")
 		}), prepare: func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Link", "</own>") },
-			want: []string{"103 Early Hints\nLink: [\"</own>\" \"</a>\"]\n", "103 Early Hints\nLink: [\"</own>\" \"</b>\"]\n", "200 OK\nContent-Length: [\"0\"]\nLink: [\"</own>\"]\n"},
+			want: []string{"103 Early Hints\nLink: [\"</own>\" \"</a>\"]\nServer: [\"Caddy\"]\nX-Early: [\"1\"]\n", "103 Early Hints\nLink: [\"</own>\" \"</b>\"]\n", "200 OK\nContent-Length: [\"0\"]\nLink: [\"</own>\"]\n"},
 			not:  []string{"Alt-Svc"}},
 		{name: "announced trailers", app: answer(func(w http.ResponseWriter) {
 			w.Header().Set("Trailer", "A, B")

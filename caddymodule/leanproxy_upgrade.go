@@ -144,7 +144,7 @@ func (x *exchange) acceptExtended() (clientConn, error) {
 	header := x.w.Header()
 	delete(header, "Connection")
 	delete(header, "Upgrade")
-	delete(header, "Sec-WebSocket-Accept") //nolint:canonicalheader // see spellWebSocket
+	delete(header, "Sec-WebSocket-Accept")
 	x.w.WriteHeader(http.StatusOK)
 	client := &extendedConn{ReadCloser: x.extended, w: x.w, ctrl: http.NewResponseController(x.w)}
 	return client, client.ctrl.Flush()
@@ -218,14 +218,21 @@ func (u *upgraded) close() {
 // all they see is that the connection was closed.
 func (u *upgraded) goAway() {
 	if u.webSocket {
-		patience := time.AfterFunc(lastWords, u.close)
+		over := make(chan struct{})
+		patience := time.AfterFunc(lastWords, func() {
+			u.close()
+			close(over)
+		})
 		defer patience.Stop()
 		// Status 1001, RFC 6455 sections 5.5.1 and 7.4.1. What goes to the app
 		// is masked as a client's, with a key of zeros: it hides nothing here.
 		_, _ = u.client.Write([]byte{0x88, 0x02, 0x03, 0xe9})
 		_, _ = u.app.Write([]byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9})
 		if closeWrite(u.app) == nil {
-			<-u.done
+			select {
+			case <-u.done:
+			case <-over:
+			}
 		}
 	}
 	u.close()
