@@ -137,44 +137,45 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	defer lease.Release()
 	h.logLease(r, lease)
+	kept := false
 	if lease.Queued() {
-		if err := keepBody(r, lease); err != nil {
+		if kept, err = keepBody(r, lease); err != nil {
 			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("reading request body: %w", err))
 		}
 		if err := lease.Wait(r.Context()); err != nil {
 			return reject(w, err)
 		}
 	}
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		// Without it net/http reads the rest of the body away before the first
-		// byte of the response, which an app that answers while it reads would
-		// never get. Writers that cannot do it are as before.
-		_ = http.NewResponseController(w).EnableFullDuplex()
+	if !kept {
+		w = fullDuplex(w, r)
 	}
 	if err := h.proxy.ServeHTTP(w, r, lease); err != nil {
+		if d, ok := w.(*duplexWriter); ok {
+			d.begin() // what answers the error writes past it
+		}
 		return reject(w, err)
 	}
 	return nil
 }
 
-// keepBody reads a small body into memory. Larger ones, and those of unknown
+// keepBody reads a small body into memory, and reports whether it did. Larger ones, and those of unknown
 // length, stay where they are; so does one whose client waits for a "100
 // Continue", which it should get when the request is served and not before.
-func keepBody(r *http.Request, lease *pool.Lease) error {
+func keepBody(r *http.Request, lease *pool.Lease) (kept bool, err error) {
 	if r.ContentLength <= 0 || r.ContentLength > maxKeptBody || r.Header.Get("Expect") != "" {
-		return nil
+		return false, nil
 	}
 	body := make([]byte, r.ContentLength)
 	if _, err := io.ReadFull(r.Body, body); err != nil {
-		return err
+		return false, err
 	}
 	// The end must be read too: only then does net/http watch the connection.
 	if _, err := r.Body.Read(make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
-		return err
+		return false, err
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	lease.KeepBody(body)
-	return nil
+	return true, nil
 }
 
 // reject turns an error of a request without a response into the answer that

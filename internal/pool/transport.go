@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -35,6 +36,8 @@ func (l *Lease) RoundTrip(req *http.Request) (*http.Response, error) {
 	default:
 		seen = &watchedBody{ReadCloser: req.Body}
 		req.Body = seen
+		// Whatever comes of it, there is no attempt after this.
+		defer seen.release()
 	}
 	for {
 		if l.kept {
@@ -118,12 +121,17 @@ func (l *Lease) move(cause error) {
 	p.wake()
 }
 
-// watchedBody notices whether the body was touched. Closing it does nothing:
-// a failed attempt closes the request's body, and the next one still needs it;
-// the HTTP server that made the body closes it.
+// watchedBody notices whether the body was touched, and keeps it open for as
+// long as another attempt may need it: a failed attempt closes the body that it
+// was given. After that, closing it must reach the client's body, because an
+// attempt that reads from a client that has stopped sending ends only so.
 type watchedBody struct {
 	io.ReadCloser
 	read atomic.Bool
+
+	mu       sync.Mutex // guards the following
+	closed   bool
+	released bool
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
@@ -131,4 +139,24 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
-func (b *watchedBody) Close() error { return nil }
+func (b *watchedBody) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	released := b.released
+	b.mu.Unlock()
+	if !released {
+		return nil
+	}
+	return b.ReadCloser.Close()
+}
+
+// release lets Close reach the client's body, and makes up for one that has not.
+func (b *watchedBody) release() {
+	b.mu.Lock()
+	b.released = true
+	closed := b.closed
+	b.mu.Unlock()
+	if closed {
+		_ = b.ReadCloser.Close()
+	}
+}
