@@ -35,9 +35,8 @@ type use struct {
 	shared *sharedPool
 	conf   PoolConfig
 
-	// callbackAddr is the key of the callback listener that Start has loaded.
-	callbackAddr string
-	claim        *claim
+	// claim is what Start has put in force.
+	claim *claim
 }
 
 // CaddyModule returns the Caddy module information.
@@ -94,16 +93,11 @@ func (a *App) Start() error {
 }
 
 func (a *App) startUse(u *use) error {
-	listener, addr, err := listenCallback(u.conf.Callback, a.logger)
+	cb, err := u.shared.callBackTo(u.conf, a.logger)
 	if err != nil {
 		return err
 	}
-	u.callbackAddr = addr
-	advertise, err := advertised(u.conf.Callback, listener.Addr(), u.conf.Invoker.Local != nil)
-	if err != nil {
-		return err
-	}
-	u.claim, err = u.shared.apply(a.ctx, u.conf, callback{listener, advertise})
+	u.claim, err = u.shared.apply(a.ctx, u.conf, cb)
 	return err
 }
 
@@ -119,13 +113,8 @@ func (a *App) Cleanup() error {
 		if u.claim != nil {
 			errs = append(errs, u.shared.withdraw(u.claim))
 		}
-		if _, err := pools.Delete(function); err != nil {
-			errs = append(errs, err)
-		}
-		if u.callbackAddr != "" {
-			_, err := callbackListeners.Delete(u.callbackAddr)
-			errs = append(errs, err)
-		}
+		_, err := pools.Delete(function)
+		errs = append(errs, err)
 	}
 	a.uses = nil
 	return errors.Join(errs...)

@@ -149,7 +149,20 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (h *Handler) checkTogether() error {
 	conf := h.PoolConfig // defaults must not get into the JSON
 	conf.setDefaults()
-	return conf.validate()
+	if err := conf.validate(); err != nil {
+		return err
+	}
+	if c := conf.Callback; c != nil && !strings.Contains(c.Listen+c.Advertise, "{") { // placeholders are not known here
+		callback := *c
+		if err := callback.provision(false); err != nil {
+			return err
+		}
+	}
+	if conf.Invoker != nil && conf.Invoker.Local != nil {
+		local := *conf.Invoker.Local
+		return local.provision()
+	}
+	return nil
 }
 
 // unmarshalProxy hands reverse_proxy's subdirectives to reverse_proxy.

@@ -137,6 +137,10 @@ func TestWrongCaddyfile(t *testing.T) {
 		{"bad memory", "lambda_dispatch a {\ninvoker local {\nmemory lots\n}\n}", ":4", "bad memory value 'lots': must be a size such as 512MiB"},
 		{"bad port", "lambda_dispatch a {\ninvoker local {\nport 70000\n}\n}", ":4", "bad port value '70000': must be a whole number from 1 to 65535"},
 		{"env without value", "lambda_dispatch a {\ninvoker local {\nenv A\n}\n}", ":4", "env takes a name and a value, got 1 arguments"},
+		{"function timeout above Lambda's", "lambda_dispatch a {\ninvoker local {\ntimeout 20m\n}\n}", ":6", "timeout is 20m0s, must be between 1s and 15m"},
+		{"listen on two ports", "lambda_dispatch a {\ncallback {\nlisten :1-2\n}\n}", ":6", "must be one TCP address"},
+		{"advertise too much", "lambda_dispatch a {\ncallback {\nadvertise a:b:c\n}\n}", ":6", "must be auto, a host, or host:port"},
+		{"advertise a port that is none", "lambda_dispatch a {\ncallback {\nadvertise host:99999\n}\n}", ":6", "a port from 1 to 65535"},
 		{"bad value for the proxy", "lambda_dispatch a {\nflush_interval soon\n}", ":3", "bad duration value 'soon'"},
 		{"the proxy's, but not here", "lambda_dispatch a {\nto localhost:80\n}", ":3", "unrecognized subdirective 'to'"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -73,6 +74,9 @@ func (c *CallbackConfig) provision(local bool) error {
 	if _, err := c.address(); err != nil {
 		return err
 	}
+	if err := checkAdvertise(c.Advertise); err != nil {
+		return err
+	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		return errors.New("callback tls: certificate and key go together")
 	}
@@ -88,15 +92,29 @@ func (c *CallbackConfig) address() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("callback listen %q: %w", c.Listen, err)
 	}
-	if na.Network != "tcp" || na.PortRangeSize() != 1 {
+	if na.Network != "tcp" || na.PortRangeSize() != 1 || na.StartPort > 65535 {
 		return "", fmt.Errorf("callback listen %q: must be one TCP address, such as :%d", c.Listen, defaultCallbackPort)
 	}
 	return na.JoinHostPort(0), nil
 }
 
+// checkAdvertise accepts auto, a host, and host:port.
+func checkAdvertise(s string) error {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		if strings.Contains(s, ":") && net.ParseIP(strings.Trim(s, "[]")) == nil {
+			return fmt.Errorf("callback advertise %q: must be auto, a host, or host:port", s)
+		}
+		return nil
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || host == "" {
+		return fmt.Errorf("callback advertise %q: must be auto, a host, or host:port with a port from 1 to 65535", s)
+	}
+	return nil
+}
+
 // callbackListener is one bound socket for callbacks. It lives in a UsagePool
-// for as long as a configuration uses it, so that a reload neither closes nor
-// doubles it: the backlog of a second socket with SO_REUSEPORT would be lost
+// for as long as a pool uses it, so that a reload neither closes nor doubles it: the backlog of a second socket with SO_REUSEPORT would be lost
 // when the first is closed.
 type callbackListener struct {
 	*tunnel.Listener
@@ -211,12 +229,9 @@ func advertised(conf *CallbackConfig, bound net.Addr, local bool) (string, error
 	}
 	if conf.Advertise != advertiseAuto {
 		if h, port, err := net.SplitHostPort(conf.Advertise); err == nil {
-			if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-				return "", fmt.Errorf("callback advertise %q: bad port", conf.Advertise)
-			}
 			return net.JoinHostPort(h, port), nil
 		}
-		return net.JoinHostPort(conf.Advertise, portOfListener), nil
+		return net.JoinHostPort(strings.Trim(conf.Advertise, "[]"), portOfListener), nil
 	}
 	ip := net.ParseIP(host)
 	switch {

@@ -35,7 +35,7 @@ const (
 	statusClientGone = 499
 
 	// maxKeptBody is the largest request body, in bytes, that is read into
-	// memory while its request waits for a slot. net/http notices that an
+	// memory before its request asks for a slot. net/http notices that an
 	// HTTP/1.1 client went away only when the body has been read, and a body
 	// in memory can be sent to a second instance.
 	maxKeptBody = 64 << 10
@@ -131,22 +131,22 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if err := h.app.awaitStart(r.Context()); err != nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
+	body, err := keepBody(r)
+	if err != nil {
+		return caddyhttp.Error(statusOfBody(r, err), fmt.Errorf("reading request body: %w", err))
+	}
 	lease, err := h.shared.pool.Enter()
 	if err != nil {
 		return reject(w, err)
 	}
 	defer lease.Release()
 	h.logLease(r, lease)
-	kept := false
-	if lease.Queued() {
-		if kept, err = keepBody(r, lease); err != nil {
-			return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("reading request body: %w", err))
-		}
-		if err := lease.Wait(r.Context()); err != nil {
-			return reject(w, err)
-		}
+	if err := lease.Wait(r.Context()); err != nil {
+		return reject(w, err)
 	}
-	if !kept {
+	if body != nil {
+		lease.KeepBody(body)
+	} else {
 		w = fullDuplex(w, r)
 	}
 	if err := h.proxy.ServeHTTP(w, r, lease); err != nil {
@@ -158,24 +158,37 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	return nil
 }
 
-// keepBody reads a small body into memory, and reports whether it did. Larger ones, and those of unknown
-// length, stay where they are; so does one whose client waits for a "100
-// Continue", which it should get when the request is served and not before.
-func keepBody(r *http.Request, lease *pool.Lease) (kept bool, err error) {
+// keepBody reads a small body into memory, before the request takes a place in
+// the queue or a slot that a slow client could hold. It returns nil for larger
+// ones and those of unknown length, which stay where they are; so does one
+// whose client waits for a "100 Continue", which it should get when the request
+// is served and not before.
+func keepBody(r *http.Request) ([]byte, error) {
 	if r.ContentLength <= 0 || r.ContentLength > maxKeptBody || r.Header.Get("Expect") != "" {
-		return false, nil
+		return nil, nil
 	}
 	body := make([]byte, r.ContentLength)
 	if _, err := io.ReadFull(r.Body, body); err != nil {
-		return false, err
+		return nil, err
 	}
 	// The end must be read too: only then does net/http watch the connection.
 	if _, err := r.Body.Read(make([]byte, 1)); err != nil && !errors.Is(err, io.EOF) {
-		return false, err
+		return nil, err
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	lease.KeepBody(body)
-	return true, nil
+	return body, nil
+}
+
+// statusOfBody returns the status for a request whose body could not be read:
+// its client has left, or sends what is not HTTP.
+func statusOfBody(r *http.Request, err error) int {
+	if r.Context().Err() != nil || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return statusClientGone
+	}
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok && tooLarge != nil {
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusBadRequest
 }
 
 // reject turns an error of a request without a response into the answer that

@@ -147,15 +147,24 @@ func (gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// snapshots returns what every pool looks like now.
+// snapshots returns what every pool looks like now, those that are closing
+// included unless a new one has their name already: a metric has one value.
 func snapshots() []pool.Snapshot {
 	all := []pool.Snapshot{}
-	pools.Range(func(_, v any) bool {
-		if s, ok := v.(*sharedPool); ok {
-			all = append(all, s.pool.Snapshot())
+	names := make(map[string]struct{})
+	add := func(v any) {
+		s, ok := v.(*sharedPool)
+		if !ok {
+			return
 		}
-		return true
-	})
+		if _, dup := names[s.name]; dup {
+			return
+		}
+		names[s.name] = struct{}{}
+		all = append(all, s.pool.Snapshot())
+	}
+	pools.Range(func(_, v any) bool { add(v); return true })
+	closing.Range(func(k, _ any) bool { add(k); return true })
 	return all
 }
 

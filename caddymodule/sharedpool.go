@@ -31,8 +31,12 @@ const (
 // pools holds the pools by function, over all configurations.
 var pools = caddy.NewUsagePool()
 
-// draining counts the pools that are being closed in the background.
-var draining sync.WaitGroup
+// draining counts the pools that are being closed in the background, and
+// closing holds them (*sharedPool), because pools has them no more.
+var (
+	draining sync.WaitGroup
+	closing  sync.Map
+)
 
 func init() {
 	// Runs after all apps have been stopped. Pools are closed side by side, so
@@ -61,6 +65,11 @@ type sharedPool struct {
 	// one rule covers a reload, a failed reload, and a removal.
 	claims []*claim
 	local  *localService
+	// listeners are the keys of the callback listeners that instances of this
+	// pool may dial. They are kept until the pool has closed: an instance that
+	// is starting finds the way that it was told, also after a reload that
+	// changes it or removes the pool.
+	listeners []string
 }
 
 // claim is what one started configuration wants of the pool.
@@ -84,6 +93,26 @@ func loadPool(function string, log *zap.Logger) (*sharedPool, error) {
 		return nil, err
 	}
 	return v.(*sharedPool), nil
+}
+
+// callBackTo returns where a configuration wants instances to call back to.
+func (s *sharedPool) callBackTo(conf PoolConfig, log *zap.Logger) (pool.Callback, error) {
+	listener, addr, err := listenCallback(conf.Callback, log)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if slices.Contains(s.listeners, addr) {
+		_, _ = callbackListeners.Delete(addr) // one reference is enough
+	} else {
+		s.listeners = append(s.listeners, addr)
+	}
+	s.mu.Unlock()
+	advertise, err := advertised(conf.Callback, listener.Addr(), conf.Invoker.Local != nil)
+	if err != nil {
+		return nil, err
+	}
+	return callback{listener, advertise}, nil
 }
 
 // apply puts a configuration's settings in force.
@@ -156,6 +185,7 @@ func (s *sharedPool) Destruct() error {
 	if caddy.Exiting() {
 		grace = exitGrace
 	}
+	closing.Store(s, struct{}{})
 	draining.Go(func() { s.close(grace) })
 	return nil
 }
@@ -166,11 +196,16 @@ func (s *sharedPool) close(grace time.Duration) {
 	s.log.Info("closing pool", zap.String("pool", s.name))
 	err := s.pool.Close(ctx)
 	s.mu.Lock()
-	local := s.local
+	local, listeners := s.local, s.listeners
 	s.mu.Unlock()
 	if local != nil {
 		err = errors.Join(err, local.close(ctx))
 	}
+	for _, addr := range listeners {
+		_, deleteErr := callbackListeners.Delete(addr)
+		err = errors.Join(err, deleteErr)
+	}
+	closing.Delete(s)
 	if err != nil {
 		s.log.Warn("pool did not close in time", zap.String("pool", s.name), zap.Error(err))
 	}

@@ -104,6 +104,36 @@ func TestFullQueueIsAnsweredWithRetryAfter(t *testing.T) {
 	checkAll(t, <-first)
 }
 
+// Without a queue a refused request is the only sign of demand.
+func TestWithoutAQueueTheFunctionIsStartedAllTheSame(t *testing.T) {
+	r := startCaddy(t, dispatch("queue_size off", local("command "+demoBin)))
+	if status, _ := r.get("/ping"); status != 503 {
+		t.Errorf("status %d without an instance and without a queue", status)
+	}
+	r.await("an instance", func() bool { return r.pool().in("ready") == 1 })
+	if status, _ := r.get("/ping"); status != 200 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// Replacements are throttled while the instances that they replace hold the
+// concurrency. That delays requests for a moment and fails none.
+func TestReplacementAtTheConcurrencyLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes two lifetimes of 10 s")
+	}
+	r := startCaddy(t, dispatch("max_instances 2", "max_concurrent 5", "min_instances 2",
+		local("command "+demoBin, "timeout 10s", "max_environments 2")))
+	r.await("two instances", func() bool { return r.pool().in("ready") == 2 })
+	stop := r.stream(5, "/delay?delay=50")
+	posts := r.streamMethod(5, http.MethodPost, "/echo", "a small body")
+	r.await("four replacements", func() bool { return r.results()["drained"] >= 4 })
+	t.Logf("%d GETs, %d POSTs, results %v", stop(), posts(), r.results())
+	if n := r.results()["deadline"]; n > 0 {
+		t.Errorf("%d instances were drained by the adapter and not by the router", n)
+	}
+}
+
 func TestQueueTimeout(t *testing.T) {
 	r := startCaddy(t, dispatch("queue_timeout 300ms", local("command "+demoBin, "cold_start 5s")))
 	if status, _ := r.get("/ping"); status != 504 {

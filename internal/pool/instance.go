@@ -28,6 +28,10 @@ type instance struct {
 	// leases, which exist only after that.
 	tunnel tunnel.Tunnel
 
+	// resultLost belongs to the instance's goroutine: Invoke has failed without
+	// telling how the invocation ends.
+	resultLost bool
+
 	// The following are guarded by pool.mu.
 	slots    dispatch.Instance
 	state    State

@@ -52,7 +52,9 @@ func (p *Pool) Enter() (*Lease, error) {
 	}
 	slot, err := p.disp.Acquire(&l.waiter, l.arrived)
 	if err != nil {
+		p.refused(l.arrived)
 		p.mu.Unlock()
+		p.wake()
 		p.metrics.Rejected(RejectedFull)
 		return nil, ErrQueueFull
 	}
@@ -107,9 +109,16 @@ func (l *Lease) Wait(ctx context.Context) error {
 	case <-ctx.Done():
 		return l.abandon(RejectedClientGone, ctx.Err())
 	case <-expired:
-		return l.abandon(RejectedTimeout, ErrQueueTimeout)
+		select {
+		case <-l.granted: // both were true, and a slot is what was waited for
+		default:
+			return l.abandon(RejectedTimeout, ErrQueueTimeout)
+		}
 	}
 	l.queued = false
+	now := time.Now()
+	l.since = now
+	l.waited = now.Sub(l.arrived)
 	if l.err != nil {
 		if l.err == ErrClosed { //nolint:errorlint // set by this package, never wrapped
 			p.metrics.Rejected(RejectedClosed)
@@ -118,9 +127,6 @@ func (l *Lease) Wait(ctx context.Context) error {
 		}
 		return l.err
 	}
-	now := time.Now()
-	l.since = now
-	l.waited = now.Sub(l.arrived)
 	if l.attempts == 0 {
 		p.metrics.Waited(l.waited)
 	}
@@ -132,6 +138,7 @@ func (l *Lease) Wait(ctx context.Context) error {
 func (l *Lease) abandon(why Rejection, err error) error {
 	p := l.pool
 	now := time.Now()
+	l.waited = now.Sub(l.arrived)
 	p.mu.Lock()
 	l.queued = false
 	if !p.disp.Cancel(&l.waiter) && l.in != nil {

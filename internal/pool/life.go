@@ -146,6 +146,7 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 				// Only the connection to the Invoke API broke: the
 				// environment serves on, and its tunnel will tell the end.
 				results = nil
+				in.resultLost = true
 				in.log("result of the invocation is lost", zap.Error(out.err))
 				continue
 			}
@@ -159,6 +160,9 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 // awaitResult waits for the invocation to end after its tunnel has. It returns
 // nil if it takes too long.
 func (in *instance) awaitResult(results <-chan outcome) *outcome {
+	if in.resultLost {
+		return nil
+	}
 	in.pool.mu.Lock()
 	wait := resultTimeout
 	if in.tunnel == nil {

@@ -68,7 +68,9 @@ type Pool struct {
 	instances map[*instance]struct{}
 	// lastFailure is why starting instances fails; nil once one has become ready.
 	lastFailure error
-	phase       phase
+	// unserved is how many requests were refused since the last decision.
+	unserved int
+	phase    phase
 	// settled is closed when, in phase closing, no request is left.
 	settled chan struct{}
 }
@@ -140,7 +142,15 @@ func (p *Pool) wake() {
 
 // observe tells the scaler what the load is now. Callers hold p.mu.
 func (p *Pool) observe(now time.Time) {
-	p.scaler.Observe(scale.Load{InFlight: p.disp.InFlight(), Queued: p.disp.Queued()}, now)
+	p.scaler.Observe(scale.Load{InFlight: p.disp.InFlight(), Queued: p.disp.Queued() + p.unserved}, now)
+}
+
+// refused tells the scaler of a request that found the queue full: for a moment
+// it was demand like one that waits. Without a queue it is the only sign that
+// there are too few slots. Callers hold p.mu.
+func (p *Pool) refused(now time.Time) {
+	p.unserved++
+	p.observe(now)
 }
 
 // Quiesce prepares the pool for the end of the process: from now on instances

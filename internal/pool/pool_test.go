@@ -131,6 +131,55 @@ func TestClientThatLeavesLeavesTheQueue(t *testing.T) {
 	})
 }
 
+// A slot that comes to a client at the moment it leaves goes to the next.
+func TestSlotOfAClientThatLeavesIsNotLost(t *testing.T) {
+	set := settings()
+	set.Scale = scale.Config{MaxConcurrent: 1, TargetConcurrent: 1, MaxInstances: 1, IdleTimeout: time.Minute}
+	play(t, set, newFakeLambda(), func(s *scene) {
+		first := s.lease()
+		leaver, err := s.pool.Enter()
+		if err != nil || !leaver.Queued() {
+			s.Fatalf("queued %v, error %v", leaver.Queued(), err)
+		}
+		first.Release() // the slot is the leaver's now, who does not look
+		leaver.Release()
+		if n := s.pool.Snapshot().InFlight; n != 0 {
+			s.Errorf("%d in flight", n)
+		}
+		s.lease().Release()
+	})
+}
+
+// Throttling passes as other invocations end, so requests wait for it.
+func TestThrottlingFailsNoRequests(t *testing.T) {
+	f := newFakeLambda()
+	f.fail = &invoke.Error{Kind: invoke.KindThrottled, Message: "rate exceeded"}
+	play(t, settings(), f, func(s *scene) {
+		time.AfterFunc(20*time.Second, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.fail = nil
+		})
+		s.lease().Release()
+	})
+}
+
+// Requests that find the queue full are demand, too.
+func TestRefusedRequestStartsAnInstance(t *testing.T) {
+	set := settings()
+	set.QueueSize = 0
+	play(t, set, newFakeLambda(), func(s *scene) {
+		if _, err := s.pool.Enter(); !errors.Is(err, ErrQueueFull) {
+			s.Fatalf("error is %v", err)
+		}
+		synctest.Wait()
+		if n := s.instances(StateReady); n != 1 {
+			s.Errorf("%d instances ready", n)
+		}
+		s.lease().Release()
+	})
+}
+
 func TestFunctionThatCannotStartFailsRequestsAtOnce(t *testing.T) {
 	denied := &invoke.Error{Kind: invoke.KindDenied, Code: "AccessDeniedException", Message: "no"}
 	f := newFakeLambda()
@@ -365,8 +414,8 @@ func TestInstanceOutlivesItsConnectionToTheInvokeAPI(t *testing.T) {
 		l := s.lease()
 		s.lambda.tunnel(0).lost <- &invoke.Error{Kind: invoke.KindUnreachable, Message: "connection reset"}
 		synctest.Wait()
-		if _, err := l.RoundTrip(request("GET", nil)); err != nil {
-			s.Error(err)
+		if _, err := l.RoundTrip(request("GET", nil)); err != nil || l.Attempts() != 1 {
+			s.Errorf("%d attempts, error %v", l.Attempts(), err)
 		}
 		l.Release()
 		if n := s.instances(StateReady); n != 1 {
@@ -410,8 +459,13 @@ func TestIdlePoolLetsItsInstancesGo(t *testing.T) {
 }
 
 func TestNewLimitsApplyToLiveInstances(t *testing.T) {
-	play(t, settings(), newFakeLambda(), func(s *scene) {
+	set := settings()
+	set.Scale = scale.Config{MaxConcurrent: 4, TargetConcurrent: 4, MaxInstances: 4, IdleTimeout: time.Minute}
+	play(t, set, newFakeLambda(), func(s *scene) {
 		first := s.lease()
+		if free := s.pool.Snapshot().FreeSlots; free != 3 {
+			s.Fatalf("%d slots are free", free)
+		}
 		set := s.set
 		set.Scale.MaxConcurrent, set.Scale.TargetConcurrent = 1, 1
 		s.pool.Configure(set)
