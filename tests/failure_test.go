@@ -125,8 +125,8 @@ func TestReplacementAtTheConcurrencyLimit(t *testing.T) {
 	r := startCaddy(t, dispatch("max_instances 2", "max_concurrent 5", "min_instances 2",
 		local("command "+demoBin, "timeout 10s", "max_environments 2")))
 	r.await("two instances", func() bool { return r.pool().in("ready") == 2 })
-	stop := r.stream(5, "/delay?delay=50")
-	posts := r.streamMethod(5, http.MethodPost, "/echo", "a small body")
+	stop := r.send(load{clients: 5, path: "/delay?delay=50"})
+	posts := r.send(load{clients: 5, method: http.MethodPost, path: "/echo", content: "a small body"})
 	r.await("four replacements", func() bool { return r.results()["drained"] >= 4 })
 	t.Logf("%d GETs, %d POSTs, results %v", stop(), posts(), r.results())
 	if n := r.results()["deadline"]; n > 0 {
