@@ -137,10 +137,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	lease, err := h.shared.pool.Enter()
 	if err != nil {
+		addToAccessLog(r, zap.Dict("lambda_dispatch", zap.String("pool", h.Function)))
 		return reject(w, err)
 	}
 	defer lease.Release()
-	h.logLease(r, lease)
+	addToAccessLog(r, zap.Object("lambda_dispatch", loggedLease{lease}))
 	if err := lease.Wait(r.Context()); err != nil {
 		return reject(w, err)
 	}
@@ -230,19 +231,19 @@ func setRetryAfter(header http.Header, d time.Duration) {
 	header.Set("Retry-After", strconv.Itoa(seconds))
 }
 
-// logLease adds what happens to the request to its line in the access log, if
-// there is one. The values are read when the line is written, so that a request
-// whose connection is aborted has them too.
-func (h *Handler) logLease(r *http.Request, lease *pool.Lease) {
+// addToAccessLog adds a field to the request's line in the access log, if there
+// is one.
+func addToAccessLog(r *http.Request, field zap.Field) {
 	if srv, ok := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); !ok || srv.Logs == nil {
 		return
 	}
 	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(zap.Object("lambda_dispatch", loggedLease{lease}))
+		extra.Set(field)
 	}
 }
 
-// loggedLease is a lease as it is logged.
+// loggedLease is a lease as it is logged. The values are read when the line is
+// written, so that a request whose connection is aborted has them too.
 type loggedLease struct{ *pool.Lease }
 
 func (l loggedLease) MarshalLogObject(enc zapcore.ObjectEncoder) error {

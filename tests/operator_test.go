@@ -69,6 +69,19 @@ func TestAccessLogAndPlaceholders(t *testing.T) {
 	}
 }
 
+// Requests that are refused are in the access log with how long they waited.
+func TestAccessLogOfARefusedRequest(t *testing.T) {
+	r := startCaddy(t, dispatch("queue_timeout 300ms", local("command "+demoBin, "cold_start 3s")))
+	if status, _ := r.get("/ping"); status != 504 {
+		t.Errorf("status %d", status)
+	}
+	r.await("the access log", func() bool { return len(r.logs.lines("handled request")) == 1 })
+	fields, _ := r.logs.lines("handled request")[0]["lambda_dispatch"].(map[string]any)
+	if wait, _ := fields["queue_wait"].(float64); fields["pool"] != "app" || fields["attempts"] != 0.0 || wait < 0.3 {
+		t.Errorf("access log has %v", fields)
+	}
+}
+
 // One line for each change of an instance's state.
 func TestInstanceLog(t *testing.T) {
 	r := startCaddy(t, dispatch("idle_timeout 300ms", local("command "+demoBin)))
