@@ -226,9 +226,9 @@ func (d *dispatcher) finish(ctx context.Context, session *tunnel.Session, reason
 	}
 	_ = session.Close()
 	// The requests are cancelled by that, so their handlers are ending.
-	hctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downGrace)
+	hctx, done := context.WithTimeout(context.WithoutCancel(ctx), downGrace)
 	_ = session.WaitHandlers(hctx)
-	cancel()
+	done()
 	d.proxy.CloseIdle()
 }
 
