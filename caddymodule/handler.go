@@ -148,7 +148,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if body != nil {
 		lease.KeepBody(body)
 	} else {
-		w = fullDuplex(w, r)
+		var finish func()
+		w, finish = fullDuplex(w, r)
+		defer finish()
 	}
 	if err := h.proxy.ServeHTTP(w, r, lease); err != nil {
 		if d, ok := w.(*duplexWriter); ok {
