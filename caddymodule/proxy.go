@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -58,13 +60,52 @@ func newReverseProxy(ctx caddy.Context, conf *reverseproxy.Handler) (*reversePro
 }
 
 func (p *reverseProxy) ServeHTTP(w http.ResponseWriter, r *http.Request, lease *pool.Lease) error {
-	ctx := context.WithValue(r.Context(), leaseCtxKey{}, lease)
+	call := &proxyCall{lease: lease}
+	call.client, _ = r.Body.(*clientBody)
+	ctx := context.WithValue(r.Context(), proxyCallCtxKey{}, call)
 	return p.handler.ServeHTTP(w, r.WithContext(ctx), nil)
 }
 
 func (p *reverseProxy) Cleanup() error { return p.handler.Cleanup() }
 
-type leaseCtxKey struct{}
+type proxyCallCtxKey struct{}
+
+// proxyCall is what the transport has to know of the request that the proxy
+// made its own from.
+type proxyCall struct {
+	lease  *pool.Lease
+	client *clientBody // nil: the request has no body, or it was kept
+}
+
+// serialBody reads and closes the proxy's body one at a time, which the proxy's
+// layers need: a tunnel closes a body while it still reads it when an app
+// answers early.
+type serialBody struct {
+	client *clientBody // what the proxy reads from in the end
+
+	mu     sync.Mutex // held while reading; guards the following
+	body   io.ReadCloser
+	closed bool
+}
+
+func (b *serialBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, errBodyDone
+	}
+	return b.body.Read(p)
+}
+
+// Close first closes the client's body, so that it does not wait for a read
+// that waits for the client.
+func (b *serialBody) Close() error {
+	_ = b.client.Close()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return b.body.Close()
+}
 
 // extendedConnectVar is where Caddy's proxy keeps the body of an extended
 // CONNECT (RFC 8441).
@@ -74,7 +115,7 @@ const extendedConnectVar = "extended_connect_websocket_body"
 type leaseTransport struct{}
 
 func (leaseTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	lease, ok := r.Context().Value(leaseCtxKey{}).(*pool.Lease)
+	call, ok := r.Context().Value(proxyCallCtxKey{}).(*proxyCall)
 	if !ok {
 		return nil, errors.New("request has no lease")
 	}
@@ -85,11 +126,14 @@ func (leaseTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		// here is empty but does not look so, and an upgrade has no body.
 		r.Body, r.ContentLength = nil, 0
 	}
-	resp, err := lease.RoundTrip(r)
+	if call.client != nil && r.Body != nil && r.Body != http.NoBody {
+		r.Body = &serialBody{client: call.client, body: r.Body}
+	}
+	resp, err := call.lease.RoundTrip(r)
 	if err != nil {
 		return nil, gatewayError(r.Context(), err)
 	}
-	setPlaceholders(r.Context(), lease)
+	setPlaceholders(r.Context(), call.lease)
 	return resp, nil
 }
 
