@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,6 +43,12 @@ type router struct {
 // serves.
 func startCaddy(t *testing.T, site string) *router {
 	t.Helper()
+	return startCaddyWith(t, nil, site)
+}
+
+// startCaddyWith is startCaddy with a command in front that Caddy is run by.
+func startCaddyWith(t *testing.T, prefix []string, site string) *router {
+	t.Helper()
 	dir := shortTempDir(t)
 	r := &router{t: t, dir: dir, logs: &logBuffer{}, exited: make(chan struct{})}
 	r.client = unixClient(filepath.Join(dir, "site.sock"))
@@ -50,9 +57,11 @@ func startCaddy(t *testing.T, site string) *router {
 	if err := os.WriteFile(file, []byte(r.caddyfile(site)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r.cmd = exec.Command(caddyBin, "run", "--config", file)
+	args := append(slices.Clone(prefix), caddyBin, "run", "--config", file)
+	r.cmd = exec.Command(args[0], args[1:]...)
 	r.cmd.Dir = dir
-	r.cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir, "GORACE=halt_on_error=1")
+	r.cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+dir, "XDG_DATA_HOME="+dir, "GORACE=halt_on_error=1",
+		"AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any") // for a local Lambda
 	r.cmd.Stderr = r.logs
 	r.cmd.Stdout = r.logs
 	if err := r.cmd.Start(); err != nil {
@@ -74,8 +83,13 @@ func startCaddy(t *testing.T, site string) *router {
 	return r
 }
 
-// caddyfile wraps the body of the site in what every test needs.
+// caddyfile wraps the body of the site in what every test needs. What begins
+// with a block of global options is a whole Caddyfile already, and only has
+// %DIR% replaced.
 func (r *router) caddyfile(site string) string {
+	if strings.HasPrefix(site, "{") {
+		return strings.ReplaceAll(site, "%DIR%", r.dir)
+	}
 	return fmt.Sprintf(`{
 	admin unix//%[1]s/admin.sock
 	auto_https off

@@ -84,6 +84,12 @@ func unprocessed(err error) bool {
 	return ok && !e.Processed
 }
 
+// tunnelLost reports whether a request failed because its whole tunnel did.
+func tunnelLost(err error) bool {
+	return errors.Is(err, tunnel.ErrPeerLost) || errors.Is(err, tunnel.ErrPeerClosed) ||
+		errors.Is(err, tunnel.ErrClosed) || errors.Is(err, tunnel.ErrProtocol)
+}
+
 func idempotent(method string) bool {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
@@ -100,7 +106,12 @@ func (l *Lease) move(cause error) {
 	p := l.pool
 	now := time.Now()
 	p.mu.Lock()
-	if unprocessed(cause) {
+	switch {
+	case tunnelLost(cause):
+		// Its own goroutine will say so too, but perhaps after this request
+		// has been given to it again.
+		p.retire(l.in, "tunnel closed")
+	case unprocessed(cause):
 		p.retire(l.in, "request not taken")
 	}
 	p.free(l.in, now)
