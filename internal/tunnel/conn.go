@@ -42,7 +42,7 @@ func newConn(raw net.Conn) *conn {
 // startTLS puts TLS on the connection; handshake is tls.Client or tls.Server
 // with its configuration.
 func (c *conn) startTLS(ctx context.Context, handshake func(net.Conn) *tls.Conn) error {
-	t := handshake(c.raw)
+	t := handshake(c.Conn)
 	if err := t.HandshakeContext(ctx); err != nil {
 		return err
 	}

@@ -54,8 +54,8 @@ func NewIdentity() (*Identity, error) {
 }
 
 // LoadIdentity reads an identity from PEM files. The adapters pin the key, so
-// a renewed certificate may be loaded while adapters are being started only if
-// it keeps the key.
+// those that were told of one before need that one ([Listener.ExpectAs]) unless
+// a renewed certificate keeps the key.
 func LoadIdentity(certFile, keyFile string) (*Identity, error) {
 	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
@@ -74,8 +74,14 @@ func newIdentity(cert tls.Certificate) (*Identity, error) {
 }
 
 // Pin returns the hash that adapters accept the identity by: the SHA-256 of
-// the DER-encoded SubjectPublicKeyInfo in unpadded base64url.
-func (id *Identity) Pin() string { return id.pin }
+// the DER-encoded SubjectPublicKeyInfo in unpadded base64url. That of no
+// identity is "".
+func (id *Identity) Pin() string {
+	if id == nil {
+		return ""
+	}
+	return id.pin
+}
 
 func pinOf(leaf *x509.Certificate) string {
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
@@ -106,7 +112,7 @@ func clientTLS(serverName, pin string) (*tls.Config, error) {
 		return nil, errors.New("pin is not a SHA-256 in base64url")
 	}
 	return &tls.Config{
-		ServerName:         serverName,
+		ServerName:         hintName(pin, serverName),
 		MinVersion:         tls.VersionTLS13,
 		NextProtos:         []string{alpn},
 		InsecureSkipVerify: true, // replaced by VerifyConnection, which also runs for resumed sessions

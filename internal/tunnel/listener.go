@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"container/list"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -15,7 +14,8 @@ import (
 
 // ListenerConfig is the router's end of the tunnels. Zero values are defaults.
 type ListenerConfig struct {
-	// Identity is the key pair that adapters pin. Nil turns TLS off: the
+	// Identity is the key pair that adapters pin, unless their instance was
+	// announced with another one ([Listener.ExpectAs]). Nil turns TLS off: the
 	// tunnels are plain TCP, and only the hello protects them.
 	Identity *Identity
 
@@ -62,20 +62,20 @@ type Listener struct {
 	cfg     ListenerConfig
 	engine  engineConfig
 	start   func(net.Conn) (routerEngine, error)
-	tls     *tls.Config // nil when tls is off
-	pin     string
 	freed   chan struct{} // holds a token if a place may have become free
 	closing chan struct{}
 	wg      sync.WaitGroup // hellos
 
 	mu       sync.Mutex
 	expected map[string]*expectation // guarded by mu: instances without a tunnel
+	keys     keyring                 // guarded by mu: what they were told
 	pending  list.List               // guarded by mu: of *pendingConn, oldest first
 	closed   bool                    // guarded by mu
 }
 
 type expectation struct {
 	secret []byte
+	pin    string // "" is plain TCP
 	accept func(Tunnel)
 }
 
@@ -115,14 +115,12 @@ func NewListener(ln net.Listener, cfg ListenerConfig) *Listener {
 		cfg.engines = stockTransport
 	}
 	l.start = cfg.engines(l.engine)
-	if cfg.Identity != nil {
-		l.tls, l.pin = cfg.Identity.serverTLS(), cfg.Identity.Pin()
-	}
+	l.keys.latest = newKey(cfg.Identity)
 	return l
 }
 
-// Pin returns the pin of the listener's identity, empty when TLS is off.
-func (l *Listener) Pin() string { return l.pin }
+// Pin returns the pin of the listener's own identity, empty when TLS is off.
+func (l *Listener) Pin() string { return l.cfg.Identity.Pin() }
 
 // Addr returns the address that the listener is bound to.
 func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
@@ -133,16 +131,32 @@ func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
 // ever. Cancel withdraws the announcement; an accept that is about to be called
 // may still be called after that.
 func (l *Listener) Expect(id string, secret []byte, accept func(Tunnel)) (cancel func()) {
-	e := &expectation{secret: secret, accept: accept}
+	return l.ExpectAs(l.cfg.Identity, id, secret, accept)
+}
+
+// ExpectAs is [Listener.Expect] for an instance that was told the pin of this
+// identity, nil being plain TCP. For as long as an instance is announced that
+// was told it, the listener proves an identity to those who ask for it.
+func (l *Listener) ExpectAs(identity *Identity, id string, secret []byte, accept func(Tunnel)) (cancel func()) {
+	e := &expectation{secret: secret, pin: identity.Pin(), accept: accept}
+	k := newKey(identity)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expected[id] = e
+	l.keys.add(k)
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if l.expected[id] == e {
-			delete(l.expected, id)
-		}
+		l.forget(id, e)
+	}
+}
+
+// forget takes an instance off the list, if it is still there. It is called
+// with mu held.
+func (l *Listener) forget(id string, e *expectation) {
+	if l.expected[id] == e {
+		delete(l.expected, id)
+		l.keys.drop(e.pin)
 	}
 }
 
@@ -311,11 +325,9 @@ func (l *Listener) reject(c *conn, t *tunnel, err error) {
 // has to be closed.
 func (l *Listener) hello(c *conn) (*tunnel, func(Tunnel), error) {
 	ctx := context.Background() // whoever wants to end the hello closes the connection
-	if l.tls != nil {
-		err := c.startTLS(ctx, func(nc net.Conn) *tls.Conn { return tls.Server(nc, l.tls) })
-		if err != nil {
-			return nil, nil, &RejectError{Reject: RejectTLS, Err: err}
-		}
+	pin, err := l.secure(ctx, c)
+	if err != nil {
+		return nil, nil, &RejectError{Reject: RejectTLS, Err: err}
 	}
 	engine, err := l.start(c)
 	if err != nil {
@@ -333,7 +345,7 @@ func (l *Listener) hello(c *conn) (*tunnel, func(Tunnel), error) {
 	if err != nil {
 		return t, nil, err
 	}
-	accept, secret, err := l.claim(h, nonce, c.exporter)
+	accept, secret, err := l.claim(h, nonce, c.exporter, pin)
 	if err != nil {
 		return t, nil, err
 	}
@@ -360,7 +372,7 @@ func readAdapterHello(engine routerEngine, req *http.Request) (adapterHello, err
 // claim checks an adapter's hello and takes its instance off the list, so that
 // nobody else can have its tunnel. Both happen under one lock: of two hellos at
 // once, one wins.
-func (l *Listener) claim(h adapterHello, nonce, exporter []byte) (func(Tunnel), []byte, error) {
+func (l *Listener) claim(h adapterHello, nonce, exporter []byte, pin string) (func(Tunnel), []byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.expected[h.Instance]
@@ -370,7 +382,10 @@ func (l *Listener) claim(h adapterHello, nonce, exporter []byte) (func(Tunnel), 
 	if err := checkMAC(h.MAC, helloMAC(e.secret, roleAdapter, h.Instance, nonce, h.Nonce, exporter)); err != nil {
 		return nil, nil, &RejectError{Reject: RejectMAC}
 	}
-	delete(l.expected, h.Instance)
+	if pin != e.pin {
+		return nil, nil, &RejectError{Reject: RejectTLS, Err: errOtherKey}
+	}
+	l.forget(h.Instance, e)
 	return e.accept, e.secret, nil
 }
 
