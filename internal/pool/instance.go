@@ -21,8 +21,14 @@ type instance struct {
 	idle chan struct{}
 	// unwanted is closed to make an instance that is still starting end.
 	unwanted chan struct{}
+	// ending is closed when the instance will soon be gone.
+	ending chan struct{}
 	// gone is closed when the instance has reached StateClosed.
 	gone chan struct{}
+
+	// tunnels receives the tunnel, and unexpect ends the wait for it.
+	tunnels  chan tunnel.Tunnel
+	unexpect func()
 
 	// tunnel is written once, before the instance becomes ready, and read by
 	// leases, which exist only after that.
@@ -54,8 +60,13 @@ func (p *Pool) start(now time.Time) {
 		startedAt: now,
 		idle:      make(chan struct{}, 1),
 		unwanted:  make(chan struct{}),
+		ending:    make(chan struct{}),
 		gone:      make(chan struct{}),
+		tunnels:   make(chan tunnel.Tunnel, 1),
 	}
+	// Now and not later: another call of Configure may be what lets the
+	// callback listener go, unless an instance is expected there.
+	in.unexpect = set.Callback.Expect(ev.Instance, ev.Secret, in.offer)
 	in.slots.Owner = in
 	p.instances[in] = struct{}{}
 	p.metrics.Invoked()
@@ -63,9 +74,9 @@ func (p *Pool) start(now time.Time) {
 	p.tasks.Go(func() { in.live(set, ev) })
 }
 
-// ready makes the instance take requests and returns when it is to be replaced
-// and when it is to stop.
-func (in *instance) ready(t tunnel.Tunnel) (replaceAt, drainAt time.Time) {
+// ready makes the instance take requests and returns when it is to be replaced,
+// when it is to stop, and when those that are left are to come to an end.
+func (in *instance) ready(t tunnel.Tunnel) (replaceAt, drainAt, endAt time.Time) {
 	p := in.pool
 	now := time.Now()
 	said := t.Ready()
@@ -79,6 +90,7 @@ func (in *instance) ready(t tunnel.Tunnel) (replaceAt, drainAt time.Time) {
 	p.scaler.Started(took, now)
 	p.lastFailure = nil
 	replaceAt, drainAt = p.scaler.Retire(in.startedAt, said.Deadline)
+	endAt = endsAt(drainAt, in.until())
 	p.disp.Add(&in.slots, in.limits(p.set.Scale), now)
 	p.observe(now)
 	p.mu.Unlock()
@@ -90,7 +102,7 @@ func (in *instance) ready(t tunnel.Tunnel) (replaceAt, drainAt time.Time) {
 		zap.String("environment", said.Environment),
 		zap.Time("deadline", said.Deadline))
 	p.wake()
-	return replaceAt, drainAt
+	return replaceAt, drainAt, endAt
 }
 
 // limits are what the pool wants, or less if the adapter takes less.

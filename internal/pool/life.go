@@ -39,16 +39,14 @@ func (in *instance) live(set *Settings, ev invoke.Event) {
 	ctx, abandon := context.WithCancel(context.Background())
 	defer abandon()
 
-	tunnels := make(chan tunnel.Tunnel, 1)
-	unexpect := set.Callback.Expect(ev.Instance, ev.Secret, func(t tunnel.Tunnel) { in.offer(t, tunnels) })
 	results := make(chan outcome, 1)
 	in.pool.tasks.Go(func() {
 		res, err := set.Invoker.Invoke(ctx, ev)
 		results <- outcome{res, err}
 	})
 
-	t, out := in.starting(tunnels, results)
-	unexpect()
+	t, out := in.starting(results)
+	in.unexpect()
 	if t != nil {
 		if out == nil {
 			out = in.serving(t, results)
@@ -64,11 +62,11 @@ func (in *instance) live(set *Settings, ev invoke.Event) {
 
 // offer takes the tunnel of an instance that is still starting. One that
 // comes at the very moment that it is given up is closed.
-func (in *instance) offer(t tunnel.Tunnel, tunnels chan<- tunnel.Tunnel) {
+func (in *instance) offer(t tunnel.Tunnel) {
 	in.pool.mu.Lock()
 	wanted := in.state == StateStarting && !in.givenUp
 	if wanted {
-		tunnels <- t // there is room: a tunnel is offered once
+		in.tunnels <- t // there is room: a tunnel is offered once
 	}
 	in.pool.mu.Unlock()
 	if !wanted {
@@ -77,24 +75,24 @@ func (in *instance) offer(t tunnel.Tunnel, tunnels chan<- tunnel.Tunnel) {
 }
 
 // giveUp ends the wait for a tunnel, and closes one that came all the same.
-func (in *instance) giveUp(tunnels <-chan tunnel.Tunnel) {
+func (in *instance) giveUp() {
 	in.pool.mu.Lock()
 	in.givenUp = true
 	in.pool.mu.Unlock()
 	select {
-	case late := <-tunnels:
+	case late := <-in.tunnels:
 		_ = late.Close()
 	default:
 	}
 }
 
 // starting waits for the tunnel. It returns a nil tunnel if there will be none.
-func (in *instance) starting(tunnels <-chan tunnel.Tunnel, results <-chan outcome) (tunnel.Tunnel, *outcome) {
+func (in *instance) starting(results <-chan outcome) (tunnel.Tunnel, *outcome) {
 	limit := time.NewTimer(callBackTimeout)
 	defer limit.Stop()
 	var out *outcome
 	select {
-	case t := <-tunnels:
+	case t := <-in.tunnels:
 		return t, nil
 	case o := <-results:
 		out = &o
@@ -105,7 +103,7 @@ func (in *instance) starting(tunnels <-chan tunnel.Tunnel, results <-chan outcom
 		in.abandoned("not needed", nil)
 	case <-in.pool.quit:
 	}
-	in.giveUp(tunnels)
+	in.giveUp()
 	return nil, out
 }
 
@@ -116,7 +114,7 @@ var errNoCallBack = errors.New("the environment did not call back: " +
 // serving is the life of the instance with a tunnel: ready, then draining. It
 // returns nil if the tunnel ended before the invocation did.
 func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
-	replaceAt, drainAt := in.ready(t)
+	replaceAt, drainAt, endAt := in.ready(t)
 	next := time.NewTimer(time.Until(replaceAt))
 	defer next.Stop()
 	announced := t.Draining()
@@ -130,9 +128,15 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 				continue
 			}
 			in.retire("deadline")
+			if left := time.Until(endAt); left > 0 { // for upgraded connections
+				next.Reset(left)
+				continue
+			}
+			in.end()
 		case <-announced:
 			announced = nil // closed for good: do not look again
 			in.retire("asked by the adapter")
+			in.end()
 		case <-in.idle:
 			if !told {
 				told = true

@@ -24,7 +24,8 @@ import (
 type Callback interface {
 	// Expect announces that the instance with this ID and secret will dial.
 	// accept is called at most once, with its authenticated tunnel, and must
-	// not block. It may still be called after cancel.
+	// not block. It may still be called after cancel, but never by Expect itself,
+	// which is called with a lock held.
 	Expect(id string, secret []byte, accept func(tunnel.Tunnel)) (cancel func())
 	// Advertise returns the host:port that environments can dial.
 	Advertise() string
@@ -58,6 +59,8 @@ type Pool struct {
 	poke chan struct{}
 	// quit is closed to make everything in the pool end at once.
 	quit chan struct{}
+	// ending is closed, under mu, when the pool begins to end.
+	ending chan struct{}
 	// tasks counts the controller and the instances' goroutines.
 	tasks sync.WaitGroup
 
@@ -98,6 +101,7 @@ func New(name string, log *zap.Logger, m Metrics) *Pool {
 		metrics:   m,
 		poke:      make(chan struct{}, 1),
 		quit:      make(chan struct{}),
+		ending:    make(chan struct{}),
 		instances: make(map[*instance]struct{}),
 	}
 	p.disp = dispatch.New(dispatch.Config{}, grant)
@@ -158,6 +162,7 @@ func (p *Pool) refused(now time.Time) {
 func (p *Pool) Quiesce() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.end()
 	if p.phase == phaseOpen {
 		p.phase = phaseQuiet
 	}
@@ -173,6 +178,7 @@ func (p *Pool) Close(ctx context.Context) error {
 		return nil
 	}
 	p.phase = phaseQuiet
+	p.end()
 	settled := make(chan struct{})
 	p.settled = settled
 	p.settle()
