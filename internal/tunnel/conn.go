@@ -22,6 +22,7 @@ type conn struct {
 	net.Conn          // TLS if there is TLS
 	raw      net.Conn // below TLS
 	exporter []byte   // empty when tls is off
+	guard    *guard   // nil at the adapter, which trusts its router
 
 	silence  time.Duration // without a byte for so long, the peer is lost
 	lastRead atomic.Int64  // when bytes last came, as time since start
@@ -59,9 +60,19 @@ func (c *conn) startTLS(ctx context.Context, handshake func(net.Conn) *tls.Conn)
 }
 
 func (c *conn) Read(p []byte) (int, error) {
+	if c.guard != nil {
+		c.rest(c.guard.pause())
+	}
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.lastRead.Store(int64(time.Since(c.start)))
+		now := time.Since(c.start)
+		c.lastRead.Store(int64(now))
+		if c.guard != nil {
+			if err := c.guard.look(p[:n], now); err != nil {
+				c.closeWith(errors.Join(ErrProtocol, err))
+				return 0, err
+			}
+		}
 	}
 	if err != nil {
 		c.note(err)
@@ -69,8 +80,24 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// rest keeps the engine from reading for a while.
+func (c *conn) rest(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.closed:
+	}
+}
+
 func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
+	if c.guard != nil {
+		c.guard.wrote(n)
+	}
 	if err != nil && n < len(p) {
 		c.note(err)
 	}

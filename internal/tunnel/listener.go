@@ -329,6 +329,8 @@ func (l *Listener) hello(c *conn) (*tunnel, func(Tunnel), error) {
 	if err != nil {
 		return nil, nil, &RejectError{Reject: RejectTLS, Err: err}
 	}
+	c.guard = newGuard()
+	c.guard.request()
 	engine, err := l.start(c)
 	if err != nil {
 		return nil, nil, err
@@ -349,6 +351,7 @@ func (l *Listener) hello(c *conn) (*tunnel, func(Tunnel), error) {
 	if err != nil {
 		return t, nil, err
 	}
+	c.guard.trusted.Store(true)
 	proof := helloMAC(secret, roleRouter, h.Instance, nonce, h.Nonce, c.exporter)
 	return t, accept, t.openControl(ctx, encodeLine(routerProof{MAC: proof}))
 }

@@ -16,6 +16,7 @@ import (
 // rawAdapter is an adapter made by hand, which can break any rule.
 type rawAdapter struct {
 	t    testing.TB
+	id   string // default testID
 	conn net.Conn
 	fr   *http2.Framer
 	enc  *hpack.Encoder
@@ -30,7 +31,7 @@ func dialRaw(t testing.TB, l *testListener) *rawAdapter {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	_ = c.SetDeadline(time.Now().Add(patient))
-	a := &rawAdapter{t: t, conn: c, fr: http2.NewFramer(c, c)}
+	a := &rawAdapter{t: t, id: testID, conn: c, fr: http2.NewFramer(c, c)}
 	a.enc = hpack.NewEncoder(&a.buf)
 	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func (a *rawAdapter) headers(stream uint32, end bool, fields ...string) {
 
 func (a *rawAdapter) hello(nonce []byte) adapterHello {
 	own := newNonce()
-	return adapterHello{1, testID, own, helloMAC(testSecret, roleAdapter, testID, nonce, own, nil)}
+	return adapterHello{1, a.id, own, helloMAC(testSecret, roleAdapter, a.id, nonce, own, nil)}
 }
 
 func (a *rawAdapter) routerNonce() []byte {

@@ -124,6 +124,7 @@ func (t *tunnel) openControl(ctx context.Context, proof []byte) error {
 		return err
 	}
 	t.out.put(proof)
+	t.conn.guard.request()
 	resp, err := t.engine.RoundTrip(req) //nolint:bodyclose // the control stream is open as long as the tunnel
 	if err != nil {
 		return err
@@ -233,6 +234,7 @@ func (t *tunnel) checkIdle() {
 func (t *tunnel) begin() error {
 	t.pending.Add(1)
 	if !t.draining.Load() {
+		t.conn.guard.request()
 		return nil
 	}
 	t.end()
