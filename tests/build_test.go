@@ -18,6 +18,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if file := os.Getenv(ledgerVar); file != "" {
+		os.Exit(fail(runLedger(file)))
+	}
 	os.Exit(func() int {
 		var err error
 		if root, err = filepath.Abs(".."); err != nil {

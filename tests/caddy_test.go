@@ -94,6 +94,9 @@ func (r *router) caddyfile(site string) string {
 	admin unix//%[1]s/admin.sock
 	auto_https off
 	grace_period 20s
+	servers {
+		protocols h1 h2c
+	}
 	log {
 		format json
 		level DEBUG
