@@ -16,6 +16,12 @@ const (
 	// FailurePermanent lasts until a person does something: access denied, no
 	// such function.
 	FailurePermanent
+	// FailureOverdue is not the end of an invocation: it has not called back for
+	// longer than [Scaler.Overdue], and it may still. Until an instance becomes
+	// ready, others are started one at a time. It never opens the breaker.
+	FailureOverdue
+	// FailureLost is the same after [Scaler.Lost]. It opens the breaker.
+	FailureLost
 )
 
 const (
@@ -33,6 +39,9 @@ const (
 	breakerRounds = 3
 	// minProbe is the least time between two attempts with an open breaker.
 	minProbe = time.Second
+	// provingPause is how long the next start waits for the first instance after
+	// such rounds to prove itself. Where requests take longer, it is the pace.
+	provingPause = 5 * time.Second
 	// failureCost is how many starts a failure uses up besides its own if an
 	// instance became ready since the failure before: neither backoff nor
 	// breaker last then, and a fleet that keeps dying must be restarted much
@@ -44,10 +53,14 @@ const (
 )
 
 // backoffs, per kind, double from first to most with each round of failures.
+// What an attempt costs at most is one invocation that crashes; what a long
+// backoff costs is an outage that goes on after its cause has gone.
 var backoffs = [...]struct{ first, most time.Duration }{
-	FailureOther:     {500 * time.Millisecond, 30 * time.Second},
-	FailureThrottled: {time.Second, 20 * time.Second}, // concurrency frees up as others end
-	FailurePermanent: {5 * time.Second, time.Minute},  // and yet who repairs it wants to see it work soon
+	FailureOther:     {500 * time.Millisecond, 10 * time.Second},
+	FailureThrottled: {time.Second, 5 * time.Second}, // concurrency frees up as others end
+	FailurePermanent: {5 * time.Second, 10 * time.Second},
+	FailureOverdue:   {500 * time.Millisecond, 2 * time.Second}, // to wait that long was backoff already
+	FailureLost:      {500 * time.Millisecond, 2 * time.Second},
 }
 
 // limiter decides how many of the wanted instances may be started. Three
@@ -58,19 +71,22 @@ var backoffs = [...]struct{ first, most time.Duration }{
 //     doubles. Failures during a backoff belong to the same round: they are
 //     what had been started before.
 //   - After some rounds without success the breaker opens: one attempt at a
-//     time, until one succeeds.
+//     time, until one succeeds. That an instance became ready is no success
+//     yet: many an app crashes on its first request.
 type limiter struct {
 	rate, burst float64 // tokens per second, at most
 	tokens      float64
 	filled      time.Time
 
 	level    int // doublings of the backoff
-	rounds   int // of failures since an instance became ready
+	rounds   int // of failures since an instance proved itself
 	failedAt time.Time
 	until    time.Time // no start before
+	pause    time.Time // the same, but it does not block requests
 
-	succeeds  bool // an instance became ready, ever
+	succeeds  bool // an instance proved itself, ever
 	alive     bool // one did between the last round of failures and the one before
+	overdue   bool // an instance has been since one last became ready
 	permanent bool // the last failure was
 	throttled bool // the same
 	probing   bool // the only instance that is starting is an attempt
@@ -119,7 +135,10 @@ func (l *limiter) take(n, starting int, now time.Time) (int, time.Time) {
 	if now.Before(l.until) {
 		return 0, l.until
 	}
-	single := l.rounds >= singleRounds
+	if now.Before(l.pause) {
+		return 0, l.pause
+	}
+	single := l.rounds >= singleRounds || l.overdue
 	if single {
 		if starting > 0 {
 			return 0, time.Time{}
@@ -137,15 +156,23 @@ func (l *limiter) take(n, starting int, now time.Time) (int, time.Time) {
 	return got, now.Add(wait + time.Microsecond)
 }
 
-// succeeded tells that an instance became ready.
-func (l *limiter) succeeded() {
-	l.succeeds = true
-	l.rounds, l.level = 0, l.level/2
+// ready tells that an instance became ready.
+func (l *limiter) ready(now time.Time) {
 	if !l.throttled {
 		l.until = time.Time{} // but this one says nothing about free concurrency
 	}
-	l.permanent, l.probing = false, false
+	l.permanent, l.probing, l.overdue = false, false, false
 	l.starting = max(l.starting-1, 0)
+	if l.rounds >= singleRounds {
+		l.pause = now.Add(provingPause)
+	}
+}
+
+// proved tells that an instance does what it was started for.
+func (l *limiter) proved() {
+	l.succeeds = true
+	l.rounds, l.level = 0, l.level/2
+	l.pause = time.Time{}
 }
 
 // failed tells that an invocation failed. random is in [0,1).
@@ -162,10 +189,13 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 	if !sameRound {
 		l.alive = l.succeeds && l.rounds == 0
 	}
-	if l.alive {
+	silent := kind == FailureOverdue || kind == FailureLost
+	l.overdue = l.overdue || silent
+	if l.alive && !silent {
 		l.tokens = max(l.tokens-failureCost, -l.rate*mostDebt.Seconds())
 	}
-	if sameRound && (kind != FailurePermanent || l.permanent) {
+	worse := kind == FailurePermanent && !l.permanent || kind == FailureLost && !l.open()
+	if sameRound && !worse {
 		l.failedAt = now
 		return
 	}
@@ -177,11 +207,17 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 	if l.alive && kind != FailurePermanent {
 		most = aliveBackoff
 	}
-	l.rounds++
-	l.permanent, l.throttled = kind == FailurePermanent, kind == FailureThrottled
-	if l.permanent {
-		l.rounds = max(l.rounds, breakerRounds)
+	switch kind {
+	case FailurePermanent, FailureLost:
+		l.rounds = max(l.rounds+1, breakerRounds)
+	case FailureOverdue:
+		if l.rounds+1 < breakerRounds {
+			l.rounds++
+		}
+	default:
+		l.rounds++
 	}
+	l.permanent, l.throttled = kind == FailurePermanent, kind == FailureThrottled
 	limit := most
 	if l.level < 16 {
 		limit = min(most, backoffs[kind].first<<l.level)

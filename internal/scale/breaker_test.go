@@ -17,9 +17,10 @@ type hostile struct {
 	cfg      Config
 	seed     uint64
 	succeeds float64 // the part of starts that become ready
-	dies     float64 // the part of those that die
+	proves   float64 // the part of those that prove themselves
+	dies     float64 // the part of those that became ready that die
 	vanishes float64 // the part of the rest that end without a word
-	kinds    [3]float64
+	kinds    [5]float64
 	outcome  time.Duration // the mean time until a start's outcome
 	lives    time.Duration // the mean life of one that dies
 	jitter   float64       // what the random source returns; negative is random
@@ -50,9 +51,9 @@ func (h hostile) play(d time.Duration) []time.Duration {
 		return now + time.Duration(rnd.ExpFloat64()*float64(mean))
 	}
 	fail := func(at time.Time) {
-		x := rnd.Float64() * (h.kinds[0] + h.kinds[1] + h.kinds[2] + 1e-9)
+		x := rnd.Float64() * (h.kinds[0] + h.kinds[1] + h.kinds[2] + h.kinds[3] + h.kinds[4] + 1e-9)
 		k := FailureOther
-		for x >= h.kinds[k] && k < FailurePermanent {
+		for x >= h.kinds[k] && k < FailureLost {
 			x -= h.kinds[k]
 			k++
 		}
@@ -90,6 +91,9 @@ func (h hostile) play(d time.Duration) []time.Duration {
 				case rnd.Float64() < h.succeeds:
 					f.Ready++
 					s.Started(h.outcome, at)
+					if rnd.Float64() < h.proves {
+						s.Proved()
+					}
 					if rnd.Float64() < h.dies {
 						more = append(more, due{later(now, h.lives), true})
 					} else {
@@ -131,9 +135,13 @@ func hostileWorld(t *rapid.T) hostile {
 		},
 		seed:     rapid.Uint64().Draw(t, "seed"),
 		succeeds: part.Draw(t, "succeeds"),
+		proves:   part.Draw(t, "proves"),
 		dies:     part.Draw(t, "dies"),
 		vanishes: part.Draw(t, "vanishes"),
-		kinds:    [3]float64{part.Draw(t, "other"), part.Draw(t, "throttled"), part.Draw(t, "permanent")},
+		kinds: [5]float64{
+			part.Draw(t, "other"), part.Draw(t, "throttled"), part.Draw(t, "permanent"),
+			part.Draw(t, "overdue"), part.Draw(t, "lost"),
+		},
 		outcome:  mean.Draw(t, "outcome"),
 		lives:    mean.Draw(t, "lives"),
 		jitter:   rapid.SampledFrom([]float64{-1, 0, 0.999}).Draw(t, "jitter"),
@@ -189,13 +197,15 @@ func TestFailureFigures(t *testing.T) {
 		h    hostile
 		most int
 	}{
-		{"always crashes after 1 s", hostile{kinds: [3]float64{1, 0, 0}, outcome: time.Second}, 600},
-		{"access denied", hostile{kinds: [3]float64{0, 0, 1}, outcome: 50 * ms, together: true}, 300},
-		{"always throttled", hostile{kinds: [3]float64{0, 1, 0}, outcome: 50 * ms, together: true}, 800},
-		{"dies 1 s after it is ready", hostile{kinds: [3]float64{1, 0, 0}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 7000},
-		{"half of the starts fail", hostile{kinds: [3]float64{1, 0, 0}, succeeds: 0.5, outcome: time.Second}, 11000},
-		{"one instance that dies 1 s after it is ready", hostile{cfg: Config{MaxInstances: 1}, kinds: [3]float64{1, 0, 0}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 1700},
-		{"healthy", hostile{succeeds: 1, outcome: time.Second}, 36100},
+		{"always crashes after 1 s", hostile{kinds: [5]float64{1}, outcome: time.Second}, 800},
+		{"access denied", hostile{kinds: [5]float64{0, 0, 1}, outcome: 50 * ms, together: true}, 900},
+		{"always throttled", hostile{kinds: [5]float64{0, 1}, outcome: 50 * ms, together: true}, 1600},
+		{"never calls back", hostile{kinds: [5]float64{0, 0, 0, 1}, outcome: 5 * time.Second, together: true}, 800},
+		{"dies 1 s after it is ready", hostile{kinds: [5]float64{1}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 900},
+		{"dies 1 s after it is ready, having answered", hostile{kinds: [5]float64{1}, succeeds: 1, proves: 1, dies: 1, outcome: time.Second, lives: time.Second}, 7000},
+		{"half of the starts fail", hostile{kinds: [5]float64{1}, succeeds: 0.5, proves: 1, outcome: time.Second}, 11000},
+		{"one instance that dies 1 s after it is ready", hostile{cfg: Config{MaxInstances: 1}, kinds: [5]float64{1}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 600},
+		{"healthy", hostile{succeeds: 1, proves: 1, outcome: time.Second}, 36100},
 	} {
 		tc.h.jitter = -1
 		starts := tc.h.play(time.Hour)
@@ -308,6 +318,10 @@ func TestAttempt(t *testing.T) {
 		if blocked, _ := s.Blocked(now); blocked {
 			t.Error("still blocked")
 		}
+		if d := s.Decide(Fleet{Ready: 1}, now); d.Start != 0 || !d.Wake.After(now) {
+			t.Errorf("before it has proved itself: %+v", d)
+		}
+		s.Proved()
 		if d := s.Decide(Fleet{Ready: 1}, now); d.Start < 5 {
 			t.Errorf("only %d starts after a success", d.Start)
 		}
@@ -317,6 +331,15 @@ func TestAttempt(t *testing.T) {
 		s.Failed(FailurePermanent, now)
 		blocked, until := s.Blocked(now)
 		if !blocked || until.Sub(now) != 5*time.Second {
+			t.Errorf("blocked %v for %v", blocked, until.Sub(now))
+		}
+	})
+	t.Run("becomes ready and fails", func(t *testing.T) {
+		s, now := open()
+		s.Started(time.Second, now)
+		now = now.Add(time.Second)
+		s.Failed(FailureOther, now)
+		if blocked, until := s.Blocked(now); !blocked || until.Sub(now) < minProbe {
 			t.Errorf("blocked %v for %v", blocked, until.Sub(now))
 		}
 	})
@@ -400,6 +423,7 @@ func TestBackoff(t *testing.T) {
 			now = now.Add(delay(s, FailureOther, now))
 		}
 		s.Started(time.Second, now)
+		s.Proved()
 		if d := delay(s, FailureOther, now.Add(calm)); round(d) != 500*ms {
 			t.Errorf("backoff is %v", d)
 		}
@@ -410,6 +434,7 @@ func TestBackoff(t *testing.T) {
 			now = now.Add(delay(s, FailureOther, now))
 		}
 		s.Started(time.Second, now)
+		s.Proved()
 		if d := delay(s, FailureOther, now); d > aliveBackoff {
 			t.Errorf("backoff is %v", d)
 		}
@@ -422,6 +447,7 @@ func TestBackoff(t *testing.T) {
 			}
 			now = now.Add(time.Second)
 			s.Started(time.Second, now)
+			s.Proved()
 			if d := s.Decide(Fleet{Ready: 1}, now); d.Start == 0 {
 				t.Fatal("success did not end the backoff")
 			}
@@ -469,5 +495,100 @@ func TestRecovery(t *testing.T) {
 		if took > backoffs[kind].most+5*time.Second || m.rejected != rejected || m.fleet().Ready < 2 {
 			t.Errorf("kind %d: served again after %v, %d rejected since, fleet %+v", kind, took, m.rejected-rejected, m.fleet())
 		}
+	}
+}
+
+// TestReadyIsNoSuccess: instances that become ready and then fail open the
+// breaker as others do; one that has proved itself closes it.
+func TestReadyIsNoSuccess(t *testing.T) {
+	s, now := waiting(0.5), epoch
+	loop := func(proved bool) (blocked bool) {
+		for {
+			d := s.Decide(Fleet{}, now)
+			if d.Start > 0 {
+				break
+			}
+			now = d.Wake
+		}
+		now = now.Add(100 * ms)
+		s.Started(100*ms, now)
+		if proved {
+			s.Proved()
+		}
+		s.Failed(FailureOther, now)
+		s.Decide(Fleet{}, now)
+		blocked, _ = s.Blocked(now)
+		return blocked
+	}
+	for round := range breakerRounds {
+		if got := loop(false); got != (round+1 == breakerRounds) {
+			t.Errorf("blocked is %v after round %d", got, round+1)
+		}
+	}
+	for range 10 {
+		if loop(true) {
+			t.Error("blocked although an instance proved itself")
+		}
+	}
+}
+
+// TestOverdueIsReplacedOneByOne: an overdue start is no capacity, but it may
+// only be slow, so that not everything is started once more.
+func TestOverdueIsReplacedOneByOne(t *testing.T) {
+	s, now := waiting(0.5), epoch
+	n := s.Decide(Fleet{}, now).Start
+	now = now.Add(s.Overdue())
+	for range n {
+		s.Failed(FailureOverdue, now)
+	}
+	f := Fleet{Overdue: n}
+	d := s.Decide(f, now)
+	if d.Start != 0 || d.Wake.Sub(now) > time.Second {
+		t.Fatalf("decision is %+v", d)
+	}
+	now = d.Wake
+	if d = s.Decide(f, now); d.Start != 1 {
+		t.Fatalf("%d are started for %d that are overdue", d.Start, n)
+	}
+	f.Starting = 1
+	if d = s.Decide(f, now.Add(time.Second)); d.Start != 0 {
+		t.Fatalf("%d more are started at once", d.Start)
+	}
+	for range 10 {
+		now = now.Add(10 * time.Second)
+		s.Failed(FailureOverdue, now)
+		if blocked, _ := s.Blocked(now); blocked {
+			t.Fatal("overdue instances alone opened the breaker")
+		}
+	}
+	s.Failed(FailureLost, now)
+	s.Decide(Fleet{Overdue: n}, now)
+	if blocked, _ := s.Blocked(now); !blocked {
+		t.Error("not blocked although instances are lost")
+	}
+	s.Started(now.Sub(epoch), now)
+	s.Proved()
+	if d = s.Decide(Fleet{Ready: 1, Overdue: n - 1}, now); d.Start != n-1 {
+		t.Errorf("%d are started once it works, want %d", d.Start, n-1)
+	}
+}
+
+// TestBackoffIsSpread: routers that fail together do not try again together.
+func TestBackoffIsSpread(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 1))
+	var least, most time.Duration = math.MaxInt64, 0
+	seen := make(map[time.Duration]bool)
+	for range 1000 {
+		s := New(Config{}, epoch, rnd.Float64)
+		for range 8 {
+			s.Failed(FailureOther, s.limiter.until)
+		}
+		d := s.limiter.until.Sub(s.limiter.failedAt)
+		least, most = min(least, d), max(most, d)
+		seen[d.Round(time.Second)] = true
+	}
+	t.Logf("from %v to %v", least, most)
+	if len(seen) < 9 || most > 10*time.Second || least < minProbe {
+		t.Errorf("backoffs from %v to %v, %d different seconds", least, most, len(seen))
 	}
 }

@@ -10,14 +10,14 @@ func TestStartTimes(t *testing.T) {
 	if s.typical() != 0 || s.slow() != 0 {
 		t.Error("knows something before it has learnt anything")
 	}
-	s.add(8 * time.Second)
+	s.add(8*time.Second, epoch)
 	if s.typical() != 8*time.Second || s.slow() != 8*time.Second {
 		t.Error("one start is not enough")
 	}
 	for range 10 {
-		s.add(2 * time.Second)
+		s.add(2*time.Second, epoch)
 	}
-	s.add(time.Hour) // once out of twelve
+	s.add(9*time.Second, epoch) // once out of twelve
 	if got := s.typical(); got != 2*time.Second {
 		t.Errorf("typical is %v", got)
 	}
@@ -25,10 +25,42 @@ func TestStartTimes(t *testing.T) {
 		t.Errorf("slow is %v", got)
 	}
 	for range startsKept {
-		s.add(time.Second)
+		s.add(time.Second, epoch)
 	}
 	if s.slow() != time.Second {
 		t.Error("does not forget")
+	}
+}
+
+// An instance is overdue when it takes much longer than the slowest start that
+// is remembered; an outage that is over must not make that forever.
+func TestOverdueStarts(t *testing.T) {
+	var s startTimes
+	if s.overdue() != 10*time.Second || s.lost() != time.Minute {
+		t.Errorf("overdue after %v, lost after %v when nothing is known", s.overdue(), s.lost())
+	}
+	for range 100 {
+		s.add(20*ms, epoch) // environments that were warm
+	}
+	if s.overdue() != 5*time.Second || s.lost() != 30*time.Second {
+		t.Errorf("overdue after %v, lost after %v when all was quick", s.overdue(), s.lost())
+	}
+	s.add(4*time.Second, epoch)
+	for range 100 {
+		s.add(20*ms, epoch)
+	}
+	if s.overdue() != 8*time.Second {
+		t.Errorf("overdue after %v: the slow start is forgotten", s.overdue())
+	}
+	s.add(time.Minute, epoch)
+	if s.overdue() != 32*time.Second {
+		t.Errorf("overdue after %v: one late start counts more than twice what was expected", s.overdue())
+	}
+	for i := range 3 {
+		s.add(20*ms, epoch.Add(time.Duration(i+1)*slowestKept))
+	}
+	if s.overdue() != 5*time.Second {
+		t.Errorf("overdue after %v hours later", s.overdue())
 	}
 }
 
@@ -42,28 +74,73 @@ func TestServiceTimes(t *testing.T) {
 	for range 1000 {
 		s.add(100 * ms)
 	}
-	if got, _ := s.mean(); got.Round(ms) != 100*ms {
+	if got, _ := s.mean(); got != 100*ms {
 		t.Errorf("mean is %v", got)
 	}
-	s.add(10 * time.Minute) // a WebSocket
-	if got, _ := s.mean(); got > 200*ms {
-		t.Errorf("one long request makes the mean %v", got)
+	for range 100 {
+		s.add(10 * time.Minute) // all the WebSockets of an instance that goes
 	}
-	if s.long() != 10*time.Minute {
-		t.Errorf("long is %v", s.long())
+	if got, _ := s.mean(); got != 100*ms {
+		t.Errorf("WebSockets make the mean %v", got)
 	}
-	for range 200 {
+	for range servicesKept / 4 {
+		s.add(20 * time.Second) // shorter streams
+	}
+	if got, _ := s.mean(); got > 300*ms {
+		t.Errorf("a quarter of streams makes the mean %v", got)
+	}
+	for range servicesKept {
 		s.add(2 * time.Second)
 	}
-	if got, _ := s.mean(); got.Round(10*ms) != 2*time.Second {
+	if got, _ := s.mean(); got != 2*time.Second {
 		t.Errorf("mean is %v after a change", got)
+	}
+}
+
+// Where there are no other requests, long ones are what is learnt.
+func TestServiceTimesOfLongRequestsOnly(t *testing.T) {
+	var s serviceTimes
+	s.setClock(&epoch)
+	s.add(10 * time.Minute)
+	if got, learnt := s.mean(); !learnt || got != serviceMost {
+		t.Errorf("mean is %v, learnt %v", got, learnt)
+	}
+	for range servicesKept {
+		s.add(10 * ms)
+	}
+	if got, _ := s.mean(); got > 20*ms {
+		t.Errorf("mean is %v long after the first", got)
+	}
+}
+
+func TestLongRequests(t *testing.T) {
+	now := epoch
+	var s serviceTimes
+	s.setClock(&now)
+	for range 1000 {
+		s.add(time.Second)
+	}
+	s.add(40 * time.Second)
+	s.add(10 * time.Minute)
+	for most, want := range map[time.Duration]time.Duration{
+		time.Hour: 10 * time.Minute, time.Minute: 40 * time.Second, 10 * time.Second: time.Second,
+	} {
+		if got := s.long(most); got != want {
+			t.Errorf("of those that can take %v the longest takes %v, want %v", most, got, want)
+		}
+	}
+	for range 50 {
+		s.add(10 * time.Minute)
+	}
+	if got := s.long(time.Minute); got != time.Minute {
+		t.Errorf("many that take longer than that are taken for %v", got)
 	}
 	for range 3 {
 		now = now.Add(longestKept)
-		s.add(time.Second)
+		s.add(2 * time.Second)
 	}
-	if s.long() != time.Second {
-		t.Errorf("long is %v long after", s.long())
+	if got := s.long(time.Minute); got != 2*time.Second {
+		t.Errorf("long is %v long after", got)
 	}
 }
 

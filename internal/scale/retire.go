@@ -17,8 +17,8 @@ const (
 	// even if requests are short: the adapter has its result to return too.
 	finishLeast     = 10 * time.Second
 	finishLeastPart = 0.1
-	// finishMostPart of the lifetime bounds it: one request that lasted for
-	// minutes must not make instances useless.
+	// finishMostPart of the lifetime bounds it: requests that last for minutes
+	// must not make instances useless. If such are rare, others decide.
 	finishMostPart = 0.25
 
 	// The replacement gets the time of a slow start and a quarter more.
@@ -45,8 +45,9 @@ func (s *Scaler) Retire(startedAt, deadline time.Time) (replaceAt, drainAt time.
 	if life <= 0 {
 		return deadline, deadline
 	}
-	finish := max(times(s.services.long(), finishFactor), min(finishLeast, times(life, finishLeastPart)))
-	finish = min(finish, times(life, finishMostPart))
+	most := times(life, finishMostPart)
+	finish := times(s.services.long(times(most, 1/finishFactor)), finishFactor).Round(time.Microsecond)
+	finish = min(max(finish, min(finishLeast, times(life, finishLeastPart))), most)
 	start := s.starts.slow()
 	if start == 0 {
 		start = unknownStart

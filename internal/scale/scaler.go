@@ -104,6 +104,7 @@ type Load struct {
 // Fleet counts the instances of a pool by what they are good for.
 type Fleet struct {
 	Starting int // invoked, not ready yet; they count as capacity
+	Overdue  int // the same, but for longer than [Scaler.Overdue]; not capacity
 	Ready    int // take requests
 	Expiring int // of Ready, those whose replacement is due; not capacity
 	Draining int // take no requests any more; not capacity
@@ -115,7 +116,7 @@ func (f Fleet) live() int { return f.Starting + f.lasting() }
 // lasting is how many of the ready instances need no replacement.
 func (f Fleet) lasting() int { return max(f.Ready-f.Expiring, 0) }
 
-func (f Fleet) total() int { return f.Starting + f.Ready + f.Draining }
+func (f Fleet) total() int { return f.Starting + f.Overdue + f.Ready + f.Draining }
 
 // Decision is what to do now. The caller does it before it asks again.
 type Decision struct {
@@ -173,15 +174,28 @@ func (s *Scaler) Observe(l Load, now time.Time) { s.demand.observe(l, now) }
 func (s *Scaler) Served(d time.Duration) { s.services.add(d) }
 
 // Started tells that an instance became ready, took after it was started. It
-// closes the breaker and ends the backoff, unless that is for throttling.
-func (s *Scaler) Started(took time.Duration, _ time.Time) {
-	s.starts.add(took)
+// ends the backoff, unless that is for throttling. Only [Scaler.Proved] closes
+// the breaker.
+func (s *Scaler) Started(took time.Duration, now time.Time) {
+	s.starts.add(took, now)
 	s.demand.setWindow(s.starts.typical())
-	s.limiter.succeeded()
+	s.limiter.ready(now)
 }
 
+// Proved tells that an instance does what it was started for: it has answered a
+// request, or has been ready for a while. It is told once for each instance.
+func (s *Scaler) Proved() { s.limiter.proved() }
+
+// Overdue is how long after its invocation an instance that is not ready yet
+// is no capacity to count on any more. It may still become ready.
+func (s *Scaler) Overdue() time.Duration { return s.starts.overdue() }
+
+// Lost is how long after its invocation an instance that is not ready is not
+// even counted any more, for nothing is known of it. It may still become ready.
+func (s *Scaler) Lost() time.Duration { return s.starts.lost() }
+
 // Failed tells that an invocation failed, whether its instance had become ready
-// or not.
+// or not, or that one has not called back in time.
 func (s *Scaler) Failed(kind Failure, now time.Time) { s.limiter.failed(kind, now, s.rand()) }
 
 // Desired returns how many instances the last decision aimed at.
@@ -191,10 +205,11 @@ func (s *Scaler) Desired() int { return s.desired }
 // finally, that requests without a ready instance should fail at once. until is
 // when the next attempt is due.
 //
-// It reports false again once an instance has become ready. It also does from
-// the time until on, as long as no attempt is being made: nothing but a request
-// that waits causes one. Right after the decision to make it, requests fail at
-// once again, until its outcome is known.
+// It reports false again once an instance has become ready; if that one fails
+// before it has proved itself, true. It also reports false from the time until
+// on, as long as no attempt is being made: nothing but a request that waits
+// causes one. Right after the decision to make it, requests fail at once again,
+// until its outcome is known.
 func (s *Scaler) Blocked(now time.Time) (blocked bool, until time.Time) {
 	return s.limiter.blocked(now)
 }

@@ -69,6 +69,7 @@ const (
 type simInstance struct {
 	state     simState
 	expiring  bool
+	proved    bool
 	inFlight  int
 	startedAt time.Time
 	used      int
@@ -233,6 +234,10 @@ func (m *sim) serve(r *simRequest, in *simInstance) {
 			m.cut++
 		} else {
 			m.served++
+			if !in.proved {
+				in.proved = true
+				m.s.Proved()
+			}
 		}
 		m.lastDone = m.now
 		m.dequeue()
