@@ -98,6 +98,10 @@ func (w *responseWriter) WriteHeader(status int) {
 	}
 	if status >= 200 {
 		w.wroteHeader = true
+		if length := h["Content-Length"]; status == http.StatusNotModified && len(length) > 0 {
+			h[hdrLength] = length[:1]
+			h["Content-Length"] = nil
+		}
 		noDefaults(h)
 		if status > 299 && status != http.StatusNotModified && w.req.ContentLength != 0 {
 			// net/http's client would stop sending the request's body, which

@@ -25,6 +25,10 @@ const (
 	hdrCookie = internalPrefix + "Cookie"
 	// hdrExpect: the Expect field, which net/http's server takes out.
 	hdrExpect = internalPrefix + "Expect"
+	// hdrLength: the Content-Length of a response with status 304, which says
+	// how long the body would have been (RFC 9110 section 8.6). net/http's
+	// client would miss that body.
+	hdrLength = internalPrefix + "Length"
 )
 
 func isInternal(name string) bool {

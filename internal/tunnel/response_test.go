@@ -41,8 +41,9 @@ func TestResponses(t *testing.T) {
 		{name: "204", handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, status: 204, header: http.Header{}},
 		{name: "304", handler: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Etag", `"x"`)
+			w.Header().Set("Content-Length", "168161")
 			w.WriteHeader(304)
-		}, status: 304, header: http.Header{"Etag": {`"x"`}}},
+		}, status: 304, header: http.Header{"Etag": {`"x"`}, "Content-Length": {"168161"}}},
 		{name: "head", method: "HEAD", handler: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "168161")
 		}, status: 200, header: http.Header{"Content-Length": {"168161"}}, length: 168161},

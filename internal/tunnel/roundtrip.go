@@ -247,7 +247,7 @@ func (b *trailerBody) Read(p []byte) (int, error) {
 
 // incoming makes an engine's response the app's again.
 func (x *exchange) incoming(resp *http.Response) error {
-	var failure, status, upgrade string
+	var failure, status, upgrade, length string
 	for k, vv := range resp.Header {
 		if !isInternal(k) {
 			continue
@@ -263,6 +263,8 @@ func (x *exchange) incoming(resp *http.Response) error {
 			status = v
 		case hdrUpgrade:
 			upgrade = v
+		case hdrLength:
+			length = v
 		}
 		delete(resp.Header, k)
 	}
@@ -276,6 +278,9 @@ func (x *exchange) incoming(resp *http.Response) error {
 			return &RoundTripError{Err: errors.Join(ErrProtocol, errWrongStatus), Processed: true}
 		}
 		setStatus(resp, code)
+	}
+	if _, err := strconv.ParseUint(length, 10, 63); err == nil && resp.StatusCode == http.StatusNotModified {
+		resp.Header["Content-Length"] = []string{length}
 	}
 	switch {
 	case upgrade != "":

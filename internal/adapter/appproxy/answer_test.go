@@ -57,7 +57,8 @@ func TestBodilessAnswers(t *testing.T) {
 		{"head", "HEAD", lines("HTTP/1.1 200 OK", "Content-Length: 123", "", ""), "123"},
 		{"head chunked", "HEAD", lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", ""), ""},
 		{"204", "GET", lines("HTTP/1.1 204 No Content", "", ""), ""},
-		{"304", "GET", lines("HTTP/1.1 304 Not Modified", "Content-Length: 123", "Etag: \"x\"", "", ""), ""},
+		{"304", "GET", lines("HTTP/1.1 304 Not Modified", "Etag: \"x\"", "", ""), ""},
+		{"204", "GET", lines("HTTP/1.1 204 No Content", "Content-Length: 123", "", ""), ""},
 		{"empty", "GET", lines("HTTP/1.1 200 OK", "Content-Length: 0", "", ""), "0"},
 		{"odd status", "GET", lines("HTTP/1.1 519 Odd", "Content-Length: 0", "", ""), "0"},
 	}
@@ -138,6 +139,12 @@ func TestMalformedAnswers(t *testing.T) {
 		"length twice":        lines("HTTP/1.1 200 OK", "Content-Length: 1", "Content-Length: 2", "", "xx"),
 		"length negative":     lines("HTTP/1.1 200 OK", "Content-Length: -1", "", ""),
 		"unknown encoding":    lines("HTTP/1.1 200 OK", "Transfer-Encoding: gzip, chunked", "", ""),
+		"two lengths":         lines("HTTP/1.1 200 OK", "Content-Length: 1", "Transfer-Encoding: chunked", "", "1", "x", "0", "", ""),
+		"bare LF":             "HTTP/1.1 200 OK\r\nX: 1\nContent-Length: 1\r\n\r\nx",
+		"NUL":                 lines("HTTP/1.1 200 OK", "X: a\x00b", "Content-Length: 1", "", "x"),
+		"bare CR":             lines("HTTP/1.1 200 OK", "X: a\rb", "Content-Length: 1", "", "x"),
+		"status of 4 digits":  lines("HTTP/1.1 2000 OK", "Content-Length: 1", "", "x"),
+		"coding in HTTP/1.0":  lines("HTTP/1.0 200 OK", "Transfer-Encoding: chunked", "", "1", "x", "0", "", ""),
 		"folded":              lines("HTTP/1.1 200 OK", " X: 1", "", ""),
 		"cut in the head":     "HTTP/1.1 200 OK\r\nContent-",
 		"unwanted upgrade":    lines("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: x", "", ""),
@@ -176,6 +183,9 @@ func TestCutAnswerIsNeverComplete(t *testing.T) {
 		"chunked":        lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", ""),
 		"within a chunk": lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "40", "part"),
 		"no last chunk":  lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "0"),
+		"huge chunk":     lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "fffffffffffffffff", "x"),
+		"negative chunk": lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "-1", "x"),
+		"bad trailer":    lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "0", "X", "", ""),
 		"bad chunk":      lines("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "zz", ""),
 	}
 	for name, answer := range tests {
@@ -196,6 +206,19 @@ func TestCutAnswerIsNeverComplete(t *testing.T) {
 				t.Errorf("client got a complete body: %q", body)
 			}
 		})
+	}
+}
+
+// TestOptionsOfTheAppsConnection: fields that Connection names are about the
+// connection with the app (RFC 9110, section 7.6.1), also beside "close".
+func TestOptionsOfTheAppsConnection(t *testing.T) {
+	for _, connection := range []string{"X-Foo", "close, X-Foo", "keep-alive, x-foo"} {
+		a := rawApp(t, answers(lines("HTTP/1.1 200 OK", "Connection: "+connection, "X-Foo: 1", "X-Bar: 2", "Content-Length: 2", "", "ok")))
+		url, client := front(t, newProxy(t, a.addr))
+		resp, body := get(t, client, url)
+		if body != "ok" || resp.Header.Get("X-Foo") != "" || resp.Header.Get("X-Bar") != "2" || resp.Header.Get("Connection") != "" {
+			t.Errorf("Connection %q: client got %q with %v", connection, body, resp.Header)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -50,12 +51,12 @@ type conn struct {
 
 	reused    bool
 	idleSince time.Time
-	aborted   bool // guarded by the Proxy's mu
+	idleFor   time.Duration // how long it may wait for its next request
 }
 
-func newConn(nc net.Conn) *conn {
+func newConn(nc net.Conn, reads *atomic.Uint64) *conn {
 	c := &conn{Conn: nc}
-	c.in.init(nc)
+	c.in.init(nc, reads)
 	c.r = bufio.NewReaderSize(&c.in, connBuffer)
 	c.onClose = c.close
 	return c
@@ -63,6 +64,9 @@ func newConn(nc net.Conn) *conn {
 
 // close may be called more than once and from anywhere.
 func (c *conn) close() { _ = c.Conn.Close() }
+
+// abort implements aborter.
+func (c *conn) abort() { c.close() }
 
 // quiet reports whether an idle connection is still open and silent.
 func (c *conn) quiet() bool {
@@ -79,9 +83,11 @@ var errWouldWait = errors.New("read would wait")
 // already goes out in as few pieces as possible, and one that the app sends
 // bit by bit is never held back.
 type source struct {
-	conn net.Conn
-	head int64 // bytes that the head may still take; negative: no limit
-	any  bool  // whether a byte came since begin
+	conn  net.Conn
+	reads *atomic.Uint64 // counts what the app sends, on all connections
+	head  int64          // bytes that the head may still take; negative: no limit
+	any   bool           // whether a byte came since begin
+	check headCheck
 
 	client  flusher // flushed before waiting if dirty
 	dirty   bool
@@ -90,14 +96,15 @@ type source struct {
 
 type flusher interface{ FlushError() error }
 
-func (s *source) init(nc net.Conn) {
-	s.conn = nc
+func (s *source) init(nc net.Conn, reads *atomic.Uint64) {
+	s.conn, s.reads = nc, reads
 	s.rawRead.init(nc)
 }
 
 // begin prepares for the answer to a new request.
 func (s *source) begin() {
 	s.head, s.any, s.client, s.dirty = maxAnswerHead, false, nil, false
+	s.check.begin()
 }
 
 // stream says that the head is over and that the rest goes to client.
@@ -113,6 +120,7 @@ func (s *source) Read(p []byte) (int, error) {
 	if s.dirty {
 		n, err := s.try(p)
 		if err != errWouldWait { //nolint:errorlint // never wrapped
+			s.reads.Add(1)
 			return n, err
 		}
 		if err := s.client.FlushError(); err != nil {
@@ -120,7 +128,9 @@ func (s *source) Read(p []byte) (int, error) {
 		}
 		s.dirty = false
 	}
-	return s.conn.Read(p)
+	n, err := s.conn.Read(p)
+	s.reads.Add(1)
+	return n, err
 }
 
 func (s *source) readHead(p []byte) (int, error) {
@@ -132,7 +142,13 @@ func (s *source) readHead(p []byte) (int, error) {
 	}
 	n, err := s.conn.Read(p)
 	s.head -= int64(n)
-	s.any = s.any || n > 0
+	if n > 0 {
+		s.any = true
+		s.reads.Add(1)
+		if err := s.check.feed(p[:n]); err != nil {
+			return 0, err
+		}
+	}
 	return n, err
 }
 

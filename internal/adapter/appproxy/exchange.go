@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 // exchange is one request on one connection.
 type exchange struct {
 	p *Proxy
+	s *Scope
 	c *conn
 	w http.ResponseWriter
 	r *http.Request
@@ -22,10 +24,10 @@ type exchange struct {
 	framing framing
 	upload  *upload // nil without a body
 
-	sent    bool // the request's head has been written
-	began   bool // the final answer's head is on its way to the client
-	aborted bool // Abort closed the connection
-	keep    bool // the connection can serve another request
+	sent  bool   // the request's head has been written
+	began bool   // the final answer's head is on its way to the client
+	fault *Fault // why the request was aborted, nil if it was not
+	keep  bool   // the connection can serve another request
 }
 
 // run sends the request and passes the answer on. After it the connection is
@@ -43,19 +45,34 @@ func (x *exchange) run(head []byte) error {
 	if !stop() {
 		x.keep = false
 	}
-	if err == nil && x.keep {
+	x.fault = x.s.leave(c)
+	if err == nil && x.keep && x.fault == nil {
 		x.p.put(c)
 		return nil
 	}
-	x.aborted = x.p.drop(c)
+	c.close()
 	x.upload.join(x.r)
 	return err
 }
 
 func (x *exchange) serve(head []byte) error {
+	resp, err := x.ask(head)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return x.switched(resp)
+	}
+	return x.deliver(resp)
+}
+
+// ask sends the request, or begins to, and returns the answer's head.
+func (x *exchange) ask(head []byte) (*http.Response, error) {
+	x.p.activity.waiting.Add(1)
+	defer x.p.activity.waiting.Add(-1)
 	if n, err := x.c.Write(head); err != nil {
 		if n == 0 && x.c.reused && closedByPeer(err) {
-			return errStale
+			return nil, errStale
 		}
 		// The app may have answered without reading a long head, so what it
 		// sent counts; if it sent nothing, reading tells why.
@@ -65,12 +82,9 @@ func (x *exchange) serve(head []byte) error {
 	}
 	resp, err := x.readAnswer()
 	if err != nil {
-		return x.explain(err)
+		return nil, x.explain(err)
 	}
-	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return x.switched(resp)
-	}
-	return x.deliver(resp)
+	return resp, nil
 }
 
 func (x *exchange) beginUpload() {
@@ -180,10 +194,13 @@ func (x *exchange) inform(resp *http.Response) {
 // deliver passes the final answer on.
 func (x *exchange) deliver(resp *http.Response) error {
 	h := x.w.Header()
+	if options := x.c.in.check.options(); options != nil {
+		resp.Header["Connection"] = options
+	}
 	copyHeader(h, resp.Header, false)
-	if resp.StatusCode == http.StatusNotModified {
-		// It may say how long the body would have been, but Go's HTTP/2
-		// client then misses one.
+	if resp.StatusCode == http.StatusNoContent {
+		// It must not have one (RFC 9110, section 8.6), and Go's HTTP/2 client
+		// then misses a body.
 		delete(h, "Content-Length")
 	}
 	if _, ok := h["Content-Type"]; !ok {
@@ -200,7 +217,27 @@ func (x *exchange) deliver(resp *http.Response) error {
 	}
 	sendTrailer(h, resp.Trailer, announced)
 	x.keep = !resp.Close && x.c.r.Buffered() == 0
+	x.c.idleFor = idleFor(x.p.cfg.IdleTimeout, resp.Header)
 	return nil
+}
+
+// idleFor is how long a connection may wait for its next request. An app that
+// says when it will close it is believed, with a margin: a request that meets
+// the close is lost, unless it is one that may be sent twice.
+func idleFor(most time.Duration, h http.Header) time.Duration {
+	for _, v := range h["Keep-Alive"] {
+		for param := range strings.SplitSeq(v, ",") {
+			name, value, _ := strings.Cut(strings.TrimSpace(param), "=")
+			if !strings.EqualFold(name, "timeout") {
+				continue
+			}
+			if seconds, err := strconv.ParseUint(value, 10, 16); err == nil {
+				said := time.Duration(seconds) * time.Second
+				most = min(most, said-min(said/2, time.Second))
+			}
+		}
+	}
+	return most
 }
 
 func (x *exchange) copyBody(resp *http.Response) error {

@@ -26,7 +26,7 @@ const (
 	CodeUnavailable = "app_unavailable"
 	// CodeFailed: the app may have seen the request and gave no valid answer.
 	CodeFailed = "app_failed"
-	// CodeTimeout: the app had not answered when [Proxy.Abort] ended its time.
+	// CodeTimeout: the app had not answered when the request was ended.
 	CodeTimeout = "app_timeout"
 )
 
@@ -63,26 +63,31 @@ type Config struct {
 	// fails. It must not block.
 	Unreachable func(err error)
 
-	// Logger gets, at debug level, why requests failed. Default: nothing.
+	// Logger gets why requests failed: at level warn for the app's faults, of
+	// which 20 at once and 5 a second are logged, and at debug for the
+	// clients'. Default: nothing.
 	Logger *slog.Logger
 }
 
 // Proxy is an [http.Handler] that lets the app answer. Use one for the life
 // of the app and [Proxy.Close] it in the end.
 type Proxy struct {
-	cfg    Config
-	dialer net.Dialer
+	cfg      Config
+	dialer   net.Dialer
+	faults   *faults
+	activity activity
+	scope    *Scope // of the requests that come through ServeHTTP
 
 	mu     sync.Mutex
-	idle   []*conn            // guarded by mu; the longest idle first
-	active map[*conn]struct{} // guarded by mu; connections with a request
-	reaper *time.Timer        // guarded by mu; nil until the first idle connection
-	closed bool               // guarded by mu
+	idle   []*conn     // guarded by mu; the longest idle first
+	reaper *time.Timer // guarded by mu; nil until the first idle connection
+	closed bool        // guarded by mu
 }
 
-// New returns a proxy for the app at the configured address. It connects
-// when there are requests.
-func New(cfg Config) *Proxy {
+var _ App = (*Proxy)(nil)
+
+// withDefaults fills in what is not set.
+func (cfg Config) withDefaults() Config {
 	if cfg.Network == "" {
 		cfg.Network = "tcp"
 	}
@@ -103,28 +108,35 @@ func New(cfg Config) *Proxy {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Proxy{
-		cfg:    cfg,
-		dialer: net.Dialer{Timeout: cfg.DialTimeout},
-		active: make(map[*conn]struct{}),
-	}
+	return cfg
 }
 
-// errAborted is why a request ends when Abort closes its connection.
-var errAborted = errors.New("the app ran out of time")
+func (cfg *Config) faults() *faults {
+	return &faults{log: cfg.Logger, fail: cfg.Fail, unreachable: cfg.Unreachable, budget: faultBurst}
+}
 
-// ServeHTTP lets the app answer r. It panics with [http.ErrAbortHandler] when
-// the answer has begun and cannot be completed, or when nobody waits for it.
-//
-// The server must close r.Body's pending Read when Body.Close is called, as
-// Go's HTTP/2 servers do, and must allow the body to be read after the answer
-// has begun.
-func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// New returns a proxy for the app at the configured address. It connects
+// when there are requests.
+func New(cfg Config) *Proxy {
+	cfg = cfg.withDefaults()
+	p := &Proxy{cfg: cfg, dialer: net.Dialer{Timeout: cfg.DialTimeout}, faults: cfg.faults()}
+	p.scope = NewScope(p)
+	return p
+}
+
+// ServeHTTP is [Scope.ServeHTTP] in a scope that [Proxy.Abort] ends.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.Serve(w, r, p.scope) }
+
+// Activity implements [App].
+func (p *Proxy) Activity() Activity { return p.activity.look() }
+
+// Serve implements [App].
+func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, s *Scope) {
 	buf := headBuffers.Get().(*[]byte)
 	defer headBuffers.Put(buf)
 	head, framing, err := appendHead((*buf)[:0], r)
 	if err != nil {
-		p.debug(r, "request refused", err)
+		p.faults.debug(r, "request refused", err)
 		http.Error(w, "Bad Request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
@@ -134,10 +146,15 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for {
 		c, err := p.get(r.Context(), fresh)
 		if err != nil {
-			p.unreachable(w, r, err)
+			p.faults.notReached(w, r, err)
 			return
 		}
-		x := exchange{p: p, c: c, w: w, r: r, framing: framing}
+		if f := s.enter(c); f != nil {
+			c.close()
+			p.faults.failed(w, r, ended{fault: f})
+			return
+		}
+		x := exchange{p: p, s: s, c: c, w: w, r: r, framing: framing}
 		err = x.run(head)
 		if err == nil {
 			return
@@ -147,45 +164,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fresh = true
 			continue
 		}
-		p.fail(w, r, &x, err)
+		p.faults.failed(w, r, ended{
+			began: x.began, fault: x.fault, client: errors.Is(err, errRequestBody), code: CodeFailed, err: err,
+		})
 		return
 	}
-}
-
-// unreachable answers a request when there is no connection to the app.
-func (p *Proxy) unreachable(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		panic(http.ErrAbortHandler)
-	}
-	p.debug(r, "app not reached", err)
-	if p.cfg.Unreachable != nil {
-		p.cfg.Unreachable(err)
-	}
-	p.cfg.Fail(w, CodeUnavailable, "the app cannot be reached: "+err.Error())
-}
-
-// fail ends a request that got no complete answer.
-func (p *Proxy) fail(w http.ResponseWriter, r *http.Request, x *exchange, err error) {
-	p.debug(r, "app did not answer", err)
-	if x.began {
-		panic(http.ErrAbortHandler)
-	}
-	if x.aborted {
-		p.cfg.Fail(w, CodeTimeout, errAborted.Error())
-		return
-	}
-	if r.Context().Err() != nil || errors.Is(err, errRequestBody) {
-		panic(http.ErrAbortHandler)
-	}
-	p.cfg.Fail(w, CodeFailed, err.Error())
-}
-
-func (p *Proxy) debug(r *http.Request, msg string, err error) {
-	if !p.cfg.Logger.Enabled(r.Context(), slog.LevelDebug) {
-		return
-	}
-	p.cfg.Logger.DebugContext(r.Context(), msg,
-		slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err))
 }
 
 // get returns a connection for one request: the one used last if the app has
@@ -200,12 +183,9 @@ func (p *Proxy) get(ctx context.Context, fresh bool) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(nc)
+	c := newConn(nc, &p.activity.reads)
 	p.mu.Lock()
 	closed := p.closed
-	if !closed {
-		p.active[c] = struct{}{}
-	}
 	p.mu.Unlock()
 	if closed {
 		c.close()
@@ -225,28 +205,26 @@ func (p *Proxy) reuse() *conn {
 		c := p.idle[last]
 		p.idle[last] = nil
 		p.idle = p.idle[:last]
-		p.active[c] = struct{}{}
 		p.mu.Unlock()
 		// The reaper may be late: the environment was frozen, for example.
-		if time.Since(c.idleSince) < p.cfg.IdleTimeout && c.quiet() {
+		if time.Since(c.idleSince) < c.idleFor && c.quiet() {
 			c.reused = true
 			return c
 		}
-		p.drop(c)
+		c.close()
 	}
 }
 
 // put keeps the connection for another request.
 func (p *Proxy) put(c *conn) {
-	if p.cfg.IdleTimeout < 0 {
-		p.drop(c)
+	if c.idleFor <= 0 {
+		c.close()
 		return
 	}
 	c.idleSince = time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.active, c)
-	if p.closed || c.aborted {
+	if p.closed {
 		c.close()
 		return
 	}
@@ -256,16 +234,6 @@ func (p *Proxy) put(c *conn) {
 	} else if len(p.idle) == 1 {
 		p.reaper.Reset(p.cfg.IdleTimeout)
 	}
-}
-
-// drop closes a connection that must not be used again and reports whether
-// Abort has been there before.
-func (p *Proxy) drop(c *conn) (aborted bool) {
-	c.close()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.active, c)
-	return c.aborted
 }
 
 // reap closes the connections that have waited too long.
@@ -305,18 +273,11 @@ func (p *Proxy) closeIdle() { // with mu held
 	}
 }
 
-// Abort ends every request under way: those whose answer has not begun are
-// answered with CodeTimeout, the others are cut.
-func (p *Proxy) Abort() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.active {
-		c.aborted = true
-		c.close()
-	}
-}
+// Abort ends the requests that came through ServeHTTP, see [Scope.Abort].
+func (p *Proxy) Abort() { p.scope.Abort(Fault{CodeTimeout, "the app ran out of time"}) }
 
-// Close ends all requests and connections. The proxy cannot be used again.
+// Close implements [App]. It ends the requests that came through ServeHTTP;
+// those of other scopes are their owners'.
 func (p *Proxy) Close() {
 	p.mu.Lock()
 	p.closed = true

@@ -1,0 +1,104 @@
+package appproxy
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// faultBurst and faultEvery bound the lines about failed requests: an app
+	// that is gone can fail thousands in a second.
+	faultBurst = 20
+	faultEvery = 200 * time.Millisecond
+)
+
+// faults answers requests that the app did not answer and says so in the log,
+// in one line each.
+type faults struct {
+	log         *slog.Logger
+	fail        func(w http.ResponseWriter, code, message string)
+	unreachable func(error) // may be nil
+
+	mu      sync.Mutex
+	budget  float64   // guarded by mu; lines
+	last    time.Time // guarded by mu
+	omitted int       // guarded by mu
+}
+
+// notReached answers a request when there is no connection to the app.
+func (f *faults) notReached(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler)
+	}
+	f.report(r, "app cannot be reached", err)
+	if f.unreachable != nil {
+		f.unreachable(err)
+	}
+	f.fail(w, CodeUnavailable, "the app cannot be reached: "+err.Error())
+}
+
+// ended is how a request ended that got no complete answer.
+type ended struct {
+	began  bool   // the answer's head is on its way to the client
+	fault  *Fault // why it was aborted, nil if it was not
+	client bool   // the client is gone, so that nobody waits for an answer
+	code   string
+	err    error
+}
+
+// failed ends a request that got no complete answer.
+func (f *faults) failed(w http.ResponseWriter, r *http.Request, e ended) {
+	if e.fault != nil {
+		e.code, e.err = e.fault.Code, e.fault
+	} else if e.client || r.Context().Err() != nil {
+		f.debug(r, "client gave up the request", e.err)
+		panic(http.ErrAbortHandler)
+	}
+	if e.began {
+		f.report(r, "app's answer was cut", e.err)
+		panic(http.ErrAbortHandler)
+	}
+	f.report(r, "app did not answer", e.err)
+	f.fail(w, e.code, e.err.Error())
+}
+
+func (f *faults) debug(r *http.Request, msg string, err error) {
+	if f.log.Enabled(r.Context(), slog.LevelDebug) {
+		f.write(r.Context(), slog.LevelDebug, r, msg, err, 0)
+	}
+}
+
+// report logs what an operator can mend. The line has the path but not the
+// query, which may hold secrets.
+func (f *faults) report(r *http.Request, msg string, err error) {
+	if !f.log.Enabled(r.Context(), slog.LevelWarn) {
+		return
+	}
+	now := time.Now()
+	f.mu.Lock()
+	f.budget = min(faultBurst, f.budget+float64(now.Sub(f.last))/float64(faultEvery))
+	f.last = now
+	omitted := f.omitted
+	spare := f.budget >= 1
+	if spare {
+		f.budget--
+		f.omitted = 0
+	} else {
+		f.omitted++
+	}
+	f.mu.Unlock()
+	if spare {
+		f.write(r.Context(), slog.LevelWarn, r, msg, err, omitted)
+	}
+}
+
+func (f *faults) write(ctx context.Context, level slog.Level, r *http.Request, msg string, err error, omitted int) {
+	attrs := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err)}
+	if omitted > 0 {
+		attrs = append(attrs, slog.Int("lines_omitted", omitted))
+	}
+	f.log.LogAttrs(ctx, level, msg, attrs...)
+}
