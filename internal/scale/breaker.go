@@ -24,6 +24,11 @@ const (
 	FailureLost
 )
 
+// ProvingTime is how long an instance must have been ready to have proved
+// itself without having answered a request. After failures, the next start
+// waits for as long for an instance to prove itself.
+const ProvingTime = 5 * time.Second
+
 const (
 	// minBackoff keeps jitter from making a backoff vanish.
 	minBackoff = 100 * time.Millisecond
@@ -39,9 +44,6 @@ const (
 	breakerRounds = 3
 	// minProbe is the least time between two attempts with an open breaker.
 	minProbe = time.Second
-	// provingPause is how long the next start waits for the first instance after
-	// such rounds to prove itself. Where requests take longer, it is the pace.
-	provingPause = 5 * time.Second
 	// failureCost is how many starts a failure uses up besides its own if an
 	// instance became ready since the failure before: neither backoff nor
 	// breaker last then, and a fleet that keeps dying must be restarted much
@@ -164,7 +166,7 @@ func (l *limiter) ready(now time.Time) {
 	l.permanent, l.probing, l.overdue = false, false, false
 	l.starting = max(l.starting-1, 0)
 	if l.rounds >= singleRounds {
-		l.pause = now.Add(provingPause)
+		l.pause = now.Add(ProvingTime)
 	}
 }
 

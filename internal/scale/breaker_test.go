@@ -389,9 +389,11 @@ func TestBackoff(t *testing.T) {
 	round := func(d time.Duration) time.Duration { return d.Round(10 * ms) }
 
 	for kind, want := range map[Failure][]time.Duration{
-		FailureOther:     {500 * ms, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 30 * time.Second, 30 * time.Second},
-		FailureThrottled: {time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 20 * time.Second, 20 * time.Second},
-		FailurePermanent: {5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute},
+		FailureOther:     {500 * ms, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 10 * time.Second, 10 * time.Second},
+		FailureThrottled: {time.Second, 2 * time.Second, 4 * time.Second, 5 * time.Second, 5 * time.Second},
+		FailurePermanent: {5 * time.Second, 10 * time.Second, 10 * time.Second},
+		FailureOverdue:   {500 * ms, time.Second, 2 * time.Second, 2 * time.Second},
+		FailureLost:      {minProbe, minProbe, 2 * time.Second, 2 * time.Second},
 		Failure(99):      {500 * ms, time.Second},
 	} {
 		s, now := waiting(nearly), epoch

@@ -183,7 +183,7 @@ func (s *Scaler) Started(took time.Duration, now time.Time) {
 }
 
 // Proved tells that an instance does what it was started for: it has answered a
-// request, or has been ready for a while. It is told once for each instance.
+// request, or has been ready for [ProvingTime]. It is told once for each instance.
 func (s *Scaler) Proved() { s.limiter.proved() }
 
 // Overdue is how long after its invocation an instance that is not ready yet

@@ -234,10 +234,7 @@ func (m *sim) serve(r *simRequest, in *simInstance) {
 			m.cut++
 		} else {
 			m.served++
-			if !in.proved {
-				in.proved = true
-				m.s.Proved()
-			}
+			m.proved(in)
 		}
 		m.lastDone = m.now
 		m.dequeue()
@@ -360,6 +357,7 @@ func (m *sim) start() {
 func (m *sim) ready(in *simInstance) {
 	in.state = simReady
 	m.s.Started(m.now.Sub(in.startedAt), m.now)
+	m.after(ProvingTime, func() { m.proved(in) })
 	if m.dies != nil {
 		if after, dies := m.dies(); dies {
 			m.after(after, func() { m.fail(in, FailureOther) })
@@ -375,6 +373,13 @@ func (m *sim) ready(in *simInstance) {
 	m.dequeue()
 	m.observe()
 	m.decide()
+}
+
+func (m *sim) proved(in *simInstance) {
+	if !in.proved && in.state != simClosed {
+		in.proved = true
+		m.s.Proved()
+	}
 }
 
 func (m *sim) fail(in *simInstance, kind Failure) {
