@@ -159,7 +159,9 @@ func TestTLSMismatch(t *testing.T) {
 		l := listen(t, ListenerConfig{Identity: testIdentity, HelloTimeout: 100 * time.Millisecond})
 		cfg := l.dialConfig(http.NotFoundHandler())
 		cfg.Pin = ""
-		dialRefused(t, cfg)
+		if _, err := Dial(t.Context(), cfg); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), askTLS) {
+			t.Errorf("got %v", err)
+		}
 		if rej := l.rejection(t); rej.Reject != RejectTimeout {
 			t.Errorf("rejected with %v", rej)
 		}
@@ -188,6 +190,31 @@ func TestTLSMismatch(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A router that hangs up before its hello, as one with too many callers does, may
+// be dialled again; nothing was used up.
+func TestHungUpBeforeTheHello(t *testing.T) {
+	variants(t, func(t *testing.T, lc ListenerConfig) {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = ln.Close() }()
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				_ = c.Close()
+			}
+		}()
+		cfg := DialConfig{Address: ln.Addr().String(), Pin: lc.Identity.Pin(), Instance: testID, Secret: testSecret, Ready: Ready{MaxConcurrent: 1}}
+		if _, err := Dial(t.Context(), cfg); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("got %v", err)
+		}
+	})
 }
 
 // A router that does not know the secret gets no request served, not even with

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 )
 
@@ -91,6 +93,9 @@ func Dial(ctx context.Context, cfg DialConfig) (*Session, error) {
 	if cfg.Pin != "" {
 		if err := secure(ctx, c, cfg); err != nil {
 			c.closeWith(err)
+			if errors.Is(c.err, io.EOF) || errors.Is(c.err, syscall.ECONNRESET) {
+				return nil, hungUp(cfg, c.err)
+			}
 			return nil, refused(cfg, c.err)
 		}
 	}
@@ -103,6 +108,9 @@ func Dial(ctx context.Context, cfg DialConfig) (*Session, error) {
 		// The router may have hung up, or the tunnel been established, in the
 		// same moment as the other.
 		<-s.done
+		if s.state.Load() == stateNew && errors.Is(c.err, ErrPeerClosed) {
+			return nil, hungUp(cfg, c.err)
+		}
 		return nil, refused(cfg, c.err)
 	}
 }
@@ -145,12 +153,23 @@ var (
 	errNotTLS       = errors.New("router does not speak TLS on this port")
 )
 
+const askTLS = "(does the router expect TLS on this port?)"
+
+// hungUp is the error of a connection that the router closed before it had said
+// hello: it has too many callers, or is about to exit. Nothing is used up.
+func hungUp(cfg DialConfig, err error) error {
+	if cfg.Pin == "" {
+		err = fmt.Errorf("%w "+askTLS, err)
+	}
+	return fmt.Errorf("dialling router: %w: before the hello: %w", ErrUnreachable, err)
+}
+
 func refused(cfg DialConfig, err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("dialling router: %w", err)
 	}
 	if errors.Is(err, errHelloTimeout) && cfg.Pin == "" {
-		err = fmt.Errorf("%w (does the router expect TLS on this port?)", err)
+		err = fmt.Errorf("%w "+askTLS, err)
 	}
 	return fmt.Errorf("dialling router: %w: %w", ErrRefused, err)
 }

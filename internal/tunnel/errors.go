@@ -27,7 +27,8 @@ var (
 	ErrDraining = errors.New("tunnel is draining")
 
 	// ErrUnreachable is returned by [Dial] when there is no connection to the
-	// router: it cannot be resolved, refuses, or does not answer.
+	// router: it cannot be resolved, refuses, does not answer, or hangs up
+	// before it has said hello. The instance may dial again.
 	ErrUnreachable = errors.New("router unreachable")
 
 	// ErrRefused is returned by [Dial] when there is a connection, but one end

@@ -246,6 +246,7 @@ func TestFloodsHarmNoOtherTunnel(t *testing.T) {
 			select {
 			case <-f.tunnel.Done():
 				ended = true
+				t.Logf("%s: over after %v", f.name, time.Since(begin).Round(time.Millisecond))
 				if !errors.Is(f.tunnel.Err(), ErrProtocol) {
 					t.Errorf("%s: ended with %v", f.name, f.tunnel.Err())
 				}

@@ -23,9 +23,10 @@ type ListenerConfig struct {
 	// ready. Default: 5 s.
 	HelloTimeout time.Duration
 
-	// MaxPending is how many connections may be in their hello at once. When
-	// there are more, new ones wait, and the oldest are closed after a second,
-	// or a quarter of one if they have sent nothing. Default: 1024.
+	// MaxPending is how many connections may be in their hello at once. Four
+	// times as many may wait for that, of which the newest goes first and the
+	// oldest is closed when there are more. While any waits, hellos are closed
+	// after 1.5 s, or 0.75 s if nothing has come. Default: 1024.
 	MaxPending int
 
 	// A tunnel is given up if nothing comes from its adapter for PingInterval
@@ -46,15 +47,6 @@ type ListenerConfig struct {
 	engines routerEngines // nil = stockTransport
 }
 
-// How long a hello may hold one of the MaxPending places that somebody else
-// waits for: less if not even a byte has come, because an adapter speaks as soon
-// as it can. In a small Lambda environment the whole hello takes some 100 ms;
-// an adapter that needs more has all of HelloTimeout unless there is a crowd.
-const (
-	evictSilent = 250 * time.Millisecond
-	evictSlow   = time.Second
-)
-
 // Listener accepts tunnels. One listener serves many pools: each instance is
 // announced to it with [Listener.Expect].
 type Listener struct {
@@ -62,26 +54,22 @@ type Listener struct {
 	cfg     ListenerConfig
 	engine  engineConfig
 	start   func(net.Conn) (routerEngine, error)
-	freed   chan struct{} // holds a token if a place may have become free
+	changed chan struct{} // holds a token if somebody's turn may have come
 	closing chan struct{}
 	wg      sync.WaitGroup // hellos
 
 	mu       sync.Mutex
 	expected map[string]*expectation // guarded by mu: instances without a tunnel
 	keys     keyring                 // guarded by mu: what they were told
-	pending  list.List               // guarded by mu: of *pendingConn, oldest first
 	closed   bool                    // guarded by mu
+
+	admission admission // guarded by mu
 }
 
 type expectation struct {
 	secret []byte
 	pin    string // "" is plain TCP
 	accept func(Tunnel)
-}
-
-type pendingConn struct {
-	conn  *conn
-	since time.Time
 }
 
 // NewListener returns a listener that accepts tunnels from ln once
@@ -99,7 +87,7 @@ func NewListener(ln net.Listener, cfg ListenerConfig) *Listener {
 	l := &Listener{
 		ln:       ln,
 		cfg:      cfg,
-		freed:    make(chan struct{}, 1),
+		changed:  make(chan struct{}, 1),
 		closing:  make(chan struct{}),
 		expected: make(map[string]*expectation),
 		engine: engineConfig{
@@ -116,6 +104,7 @@ func NewListener(ln net.Listener, cfg ListenerConfig) *Listener {
 	}
 	l.start = cfg.engines(l.engine)
 	l.keys.latest = newKey(cfg.Identity)
+	l.admission = admission{places: cfg.MaxPending, tokens: float64(cfg.MaxPending), filled: time.Now()}
 	return l
 }
 
@@ -163,6 +152,12 @@ func (l *Listener) forget(id string, e *expectation) {
 // Serve accepts connections until the listener is closed. It returns
 // [ErrClosed] then, and the error otherwise.
 func (l *Listener) Serve() error {
+	quit := make(chan struct{})
+	var usher sync.WaitGroup
+	usher.Go(func() { l.usher(quit) })
+	defer usher.Wait()
+	defer close(quit)
+
 	var delay time.Duration
 	for {
 		nc, err := l.ln.Accept()
@@ -203,86 +198,12 @@ func (l *Listener) pause(d time.Duration) bool {
 	}
 }
 
-// admit starts the hello of a connection as soon as there is a place for it.
-// It returns false if the listener was closed first.
-func (l *Listener) admit(c *conn) bool {
-	for {
-		wait, victim, err := l.tryAdmit(c)
-		switch {
-		case err != nil:
-			return false
-		case victim != nil:
-			victim.closeWith(&RejectError{Reject: RejectOverload})
-			return true
-		case wait == 0:
-			return true
-		}
-		t := time.NewTimer(wait)
-		select {
-		case <-l.freed:
-		case <-t.C:
-		case <-l.closing:
-		}
-		t.Stop()
-	}
-}
-
-// tryAdmit starts the hello of a connection, in the place of a victim if there
-// is none free. Otherwise it returns how long to wait at most before the next
-// try. The error is ErrClosed.
-func (l *Listener) tryAdmit(c *conn) (wait time.Duration, victim *conn, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return 0, nil, ErrClosed
-	}
-	if l.pending.Len() >= l.cfg.MaxPending {
-		if victim, wait = l.victim(); victim == nil {
-			return wait, nil, nil
-		}
-	}
-	place := l.pending.PushBack(&pendingConn{conn: c, since: time.Now()})
-	l.wg.Add(1)
-	go l.handle(c, place)
-	return 0, victim, nil
-}
-
-// victim takes its place from the oldest connection that has had enough time,
-// or says when there will be one. It is called with mu held.
-func (l *Listener) victim() (*conn, time.Duration) {
-	soonest := evictSlow
-	for e := l.pending.Front(); e != nil; e = e.Next() {
-		p := e.Value.(*pendingConn)
-		limit := evictSlow
-		if p.conn.lastRead.Load() == 0 {
-			limit = evictSilent
-		}
-		left := limit - time.Since(p.since)
-		if left <= 0 {
-			l.pending.Remove(e)
-			return p.conn, 0
-		}
-		soonest = min(soonest, left)
-	}
-	return nil, soonest
-}
-
-// leave gives a place back. It may have been taken away before.
-func (l *Listener) leave(place *list.Element) {
-	l.mu.Lock()
-	l.pending.Remove(place)
-	l.mu.Unlock()
-	select {
-	case l.freed <- struct{}{}:
-	default:
-	}
-	l.wg.Done()
-}
-
 // handle is the goroutine of a connection: first of its hello, then of the
 // tunnel's control stream.
-func (l *Listener) handle(c *conn, place *list.Element) {
-	timeout := time.AfterFunc(l.cfg.HelloTimeout, func() {
+func (l *Listener) handle(place *list.Element) {
+	p := place.Value.(*pendingConn)
+	c := p.conn
+	timeout := time.AfterFunc(l.cfg.HelloTimeout-time.Since(p.since), func() {
 		c.closeWith(&RejectError{Reject: RejectTimeout})
 	})
 	t, accept, err := l.hello(c)
@@ -402,15 +323,9 @@ func (l *Listener) Close() error {
 	}
 	l.closed = true
 	close(l.closing)
-	conns := make([]*conn, 0, l.pending.Len())
-	for e := l.pending.Front(); e != nil; e = e.Next() {
-		conns = append(conns, e.Value.(*pendingConn).conn)
-	}
 	l.mu.Unlock()
 	err := l.ln.Close()
-	for _, c := range conns {
-		c.closeWith(&RejectError{Reject: RejectClosed})
-	}
+	l.clear()
 	l.wg.Wait()
 	return err
 }

@@ -115,7 +115,7 @@ func TestCrowd(t *testing.T) {
 			go func() { _, _ = io.Copy(io.Discard, c) }()
 			ends = append(ends, c)
 			l.mu.Lock()
-			most = max(most, l.pending.Len())
+			most = max(most, l.admission.hellos.Len())
 			l.mu.Unlock()
 		}
 		if most > l.cfg.MaxPending {
@@ -125,13 +125,25 @@ func TestCrowd(t *testing.T) {
 
 		tunnels = l.expect("late", testSecret)
 		cfg.Instance = "late"
+		l.mu.Lock()
+		if n := l.admission.waiting.Len(); n == 0 || n > waitingPerPlace*l.cfg.MaxPending {
+			t.Errorf("%d wait", n)
+		}
+		l.mu.Unlock()
 		late, err := Dial(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took > 4*time.Second {
+		if took := time.Since(start); took > evictSlow {
 			t.Errorf("an adapter had to wait for %v", took)
 		}
+		// Of those who say nothing, none is left when the time for it is over.
+		time.Sleep(defaultHelloTimeout)
+		l.mu.Lock()
+		if n, m := l.admission.waiting.Len(), l.admission.hellos.Len(); n+m > 0 {
+			t.Errorf("%d wait and %d are in their hello after %v", n, m, time.Since(start))
+		}
+		l.mu.Unlock()
 		_ = receive(t, tunnels).Close()
 		_ = tunnel.Close()
 		for _, c := range ends {
@@ -143,6 +155,60 @@ func TestCrowd(t *testing.T) {
 		synctest.Wait()
 		close(l.rejects)
 	})
+}
+
+// The newest connection goes first, the oldest is dropped, and no more hellos
+// begin than the processor is given for.
+func TestAdmission(t *testing.T) {
+	now := time.Now()
+	a := admission{places: 2, tokens: 2, filled: now}
+	conns := make([]*conn, 12)
+	for i := range conns {
+		conns[i] = newConn(nil)
+		dropped := a.enter(conns[i], now.Add(time.Duration(i)*time.Millisecond))
+		if wantDropped := i >= waitingPerPlace*2; (dropped != nil) != wantDropped || dropped != nil && dropped.conn != conns[i-waitingPerPlace*2] {
+			t.Errorf("connection %d: dropped %v", i, dropped)
+		}
+	}
+	begin := func(at time.Duration) (*pendingConn, *pendingConn, time.Duration) {
+		place, victim, wait := a.next(now.Add(at))
+		if place == nil {
+			return nil, victim, wait
+		}
+		return place.Value.(*pendingConn), victim, wait
+	}
+	for i := range 2 {
+		if p, victim, _ := begin(0); p == nil || p.conn != conns[11-i] || victim != nil {
+			t.Fatalf("hello %d is of %v, victim %v", i, p, victim)
+		}
+	}
+	if p, _, wait := begin(0); p != nil || wait == 0 {
+		t.Errorf("a hello too many begins, or nobody asks again: %v", wait)
+	}
+	if p, _, wait := begin(10 * time.Millisecond); p != nil || wait < evictSilent/2 {
+		t.Errorf("a place too many, or asked again after %v", wait)
+	}
+	if p, victim, _ := begin(evictSilent); p == nil || p.conn != conns[9] || victim == nil || victim.conn != conns[11] {
+		t.Errorf("began %v in the place of %v", p, victim)
+	}
+	conns[10].lastRead.Store(1) // it has said something: it has more time
+	if p, _, wait := begin(evictSilent); p != nil || wait != evictSlow-evictSilent {
+		t.Errorf("a place was taken, or asked again after %v", wait)
+	}
+	if p, _ := a.expire(now.Add(time.Second), 990*time.Millisecond); p == nil || p.conn != conns[4] {
+		t.Errorf("expired %v", p)
+	}
+	began := 0
+	for at := evictSlow; at < evictSlow+10*time.Second; at += 100 * time.Microsecond {
+		a.enter(newConn(nil), now.Add(at))
+		if p, _, _ := begin(at); p != nil {
+			began++
+			a.hellos.Init()
+		}
+	}
+	if began > 10*hellosPerSecond+2 || began < 9*hellosPerSecond {
+		t.Errorf("%d hellos began in 10 s", began)
+	}
 }
 
 // Closing the listener ends hellos, not tunnels.
