@@ -1,8 +1,11 @@
 package caddymodule
 
 import (
+	"context"
 	"errors"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -14,48 +17,99 @@ import (
 // errBodyDone is what reading a request's body after its handler gives.
 var errBodyDone = errors.New("request is over")
 
+const (
+	// skipTime is how long an answer without an app waits for the rest of the
+	// body: long enough for what the kernel has, too short to be noticed.
+	skipTime = 5 * time.Millisecond
+	// maxSkip is how many bytes of a body are skipped.
+	maxSkip = 256 << 10
+)
+
 // fullDuplex lets an HTTP/1.x client send its body while it receives the
 // response. Without it net/http reads the rest of the body away before the
 // first byte of the response, which an app that answers while it reads would
-// then never get.
+// then never get, and a client that is to hear that the queue is full would
+// hear it late.
 //
 // A response that begins before the end of the body closes the connection:
 // net/http would otherwise look for that end when the handler has returned,
 // and panics when it then reads the next request (as of Go 1.26).
 //
-// It returns the writer to use in place of w, replaces the request's body, and
-// returns what must be called before the handler returns: nothing may read the
-// body after that, but the tunnel can still be doing so when an app answers
-// early.
-func fullDuplex(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, func()) {
+// As long as the body has not been read, net/http does not notice that an
+// HTTP/1.x client left; then the context of the request that is returned ends.
+// A client that only ends its half of the connection counts as gone, as it does
+// for net/http.
+//
+// It returns what to use in place of w and r, and the body, which is nil if
+// there is none and whose finish must be called before the handler returns:
+// nothing may read the body after that, but the tunnel can still be doing so
+// when an app answers early.
+func fullDuplex(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request, *clientBody) {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
-		return w, func() {}
+		return w, r, nil
 	}
-	body := &clientBody{ReadCloser: r.Body}
-	r.Body = body
+	body := &clientBody{ReadCloser: r.Body, cancel: func() {}, unwatch: func() {}}
 	if r.ProtoMajor != 1 {
-		return w, body.finish
+		r.Body = body
+		return w, r, body
 	}
+	ctx, cancel := context.WithCancel(r.Context())
+	r = r.WithContext(ctx)
+	r.Body = body
+	body.cancel = cancel
+	body.unwatch = watchClient(ctx, cancel)
 	ctrl := http.NewResponseController(w)
 	if ctrl.EnableFullDuplex() != nil {
-		return w, body.finish // a writer that cannot do it is as before
+		return w, r, body // a writer that cannot do it is as before
 	}
 	body.ctrl = ctrl
+	body.expects = r.Header.Get("Expect") != ""
+	if len(r.Trailer) > 0 {
+		body.received = r.Trailer
+		body.trailer = make(http.Header, len(r.Trailer))
+		for k := range r.Trailer {
+			body.trailer[k] = nil
+		}
+		r.Trailer = body.trailer
+	}
 	return &duplexWriter{
 		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		body:                  body,
-	}, body.finish
+	}, r, body
 }
 
-// clientBody knows whether its end has been read, and can be closed while it is
-// being read.
+// clientBody is a request's body on its way to the app. It can be closed while
+// it is being read.
 type clientBody struct {
 	io.ReadCloser
-	ctrl  *http.ResponseController // of a full-duplex HTTP/1.x connection, else nil
-	ended atomic.Bool
+	cancel  context.CancelFunc       // ends an HTTP/1.x request
+	unwatch func()                   // ends looking at its connection
+	ctrl    *http.ResponseController // of a full-duplex HTTP/1.x connection, else nil
+	expects bool                     // the client waits for a "100 Continue"
 
-	reading sync.Mutex // held while reading; guards done
+	ended  atomic.Bool           // its end has been read
+	closed atomic.Bool           // it was closed, which makes reading fail
+	fault  atomic.Pointer[error] // why it could not be read
+
+	// net/http writes the trailers into received when it reads the end, which
+	// can be ahead of time; trailer is what others may look at meanwhile.
+	received, trailer http.Header
+
+	reading sync.Mutex // held while reading; guards the following
 	done    bool
+	ahead   *readAhead // nil: nothing was read ahead, or it has been taken
+}
+
+// readAhead begins to read the body although nobody asks for it, while its
+// request waits in the queue: a client that leaves is noticed behind what it
+// sent before.
+func (b *clientBody) readAhead() {
+	if b == nil || b.ctrl == nil || b.expects {
+		return
+	}
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	b.ahead = startReadAhead(b.ReadCloser, bodyMemory, maxReadAhead, b.stopped)
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
@@ -64,31 +118,121 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	if b.done {
 		return 0, errBodyDone
 	}
-	n, err := b.ReadCloser.Read(p)
+	n, err := b.read(p)
 	if errors.Is(err, io.EOF) {
-		b.ended.Store(true)
+		maps.Copy(b.trailer, b.received)
 	}
 	return n, err
+}
+
+func (b *clientBody) read(p []byte) (int, error) {
+	if b.ahead != nil {
+		n, err := b.ahead.Read(p)
+		if err != errDrained { //nolint:errorlint // it is never wrapped
+			return n, err
+		}
+		b.ahead = nil
+	}
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.stopped(err, false)
+	}
+	return n, err
+}
+
+// stopped is called when the body's end has been read, or cannot be. A request
+// that only waits in the queue is over then, and any request whose client left.
+func (b *clientBody) stopped(err error, waiting bool) {
+	if errors.Is(err, io.EOF) {
+		b.ended.Store(true)
+		return
+	}
+	if b.closed.Load() {
+		return
+	}
+	b.fault.CompareAndSwap(nil, &err)
+	if waiting || isDisconnect(err) {
+		b.cancel()
+	}
+}
+
+// failure returns why the body could not be read, if that was the client's
+// doing.
+func (b *clientBody) failure() error {
+	if b == nil {
+		return nil
+	}
+	if err := b.fault.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// isDisconnect reports whether reading from a client gave the error because the
+// client went away.
+func isDisconnect(err error) bool {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return true
+	}
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && !op.Timeout()
 }
 
 // Close ends a Read that waits for a client which does not send. Over HTTP/1.x
 // net/http's own would wait for it instead; no request follows on such a
 // connection, see fullDuplex.
 func (b *clientBody) Close() error {
+	b.closed.Store(true)
 	if b.ctrl != nil && !b.ended.Load() {
 		_ = b.ctrl.SetReadDeadline(time.Unix(1, 0))
 	}
 	return b.ReadCloser.Close()
 }
 
+// skip reads what has come already of a body that nobody wants. If that is all
+// of it, the connection can be used again.
+func (b *clientBody) skip() {
+	if b == nil || b.ctrl == nil || b.expects || b.ended.Load() || b.closed.Swap(true) {
+		return
+	}
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	_ = b.ctrl.SetReadDeadline(time.Now().Add(skipTime))
+	if b.ahead != nil {
+		<-b.ahead.ended
+		b.ahead.release()
+		b.ahead = nil
+	}
+	for left := int64(maxSkip); left > 0 && !b.ended.Load(); {
+		n, err := io.CopyN(io.Discard, b.ReadCloser, min(left, smallBuffer))
+		if left -= n; err != nil {
+			b.ended.Store(errors.Is(err, io.EOF))
+			break
+		}
+	}
+	if b.ended.Load() {
+		_ = b.ctrl.SetReadDeadline(time.Time{})
+	}
+}
+
 // finish ends the use of the body.
 func (b *clientBody) finish() {
+	if b == nil {
+		return
+	}
+	b.unwatch()
 	if !b.ended.Load() {
 		_ = b.Close()
 	}
 	b.reading.Lock()
 	defer b.reading.Unlock()
 	b.done = true
+	if b.ahead != nil {
+		<-b.ahead.ended
+		b.ahead.release()
+		b.ahead = nil
+	}
+	b.cancel()
 }
 
 // duplexWriter announces the end of the connection where it has to end.
