@@ -89,6 +89,9 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // functions invoked only when the configuration is started.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	if srv, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		srv.RegisterConnContext(rememberConn)
+	}
 	h.Function = caddy.NewReplacer().ReplaceKnown(h.Function, "")
 	if err := h.PoolConfig.provision(h.Function); err != nil {
 		return err
@@ -121,39 +124,61 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if err := h.app.awaitStart(r.Context()); err != nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
-	body, err := keepBody(r)
+	kept, err := keepBody(r)
 	if err != nil {
 		return caddyhttp.Error(statusOfBody(r, err), fmt.Errorf("reading request body: %w", err))
 	}
+	if kept != nil {
+		defer dropBody(kept)
+		return reject(w, h.serve(w, r, kept, nil))
+	}
+	dw, dr, body := fullDuplex(w, r)
+	defer body.finish()
+	err = h.serve(dw, dr, nil, body)
+	if err == nil {
+		return nil
+	}
+	fault := body.failure()
+	if fault == nil && dr.Context().Err() == nil {
+		body.skip()
+	}
+	if d, ok := dw.(*duplexWriter); ok {
+		d.begin() // what answers the error writes past it
+	}
+	if fault != nil {
+		err = caddyhttp.Error(statusOfBody(r, fault), fmt.Errorf("reading request body: %w", fault))
+	}
+	return reject(w, err)
+}
+
+// serve takes the request through the queue and to an instance. Its body is
+// kept in memory, or is what the client is still sending, or there is none.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, kept []byte, body *clientBody) error {
 	lease, err := h.shared.pool.Enter()
 	if err != nil {
 		addToAccessLog(r, zap.Dict("lambda_dispatch", zap.String("pool", h.Function)))
-		return reject(w, err)
+		return err
 	}
 	defer lease.Release()
 	addToAccessLog(r, zap.Object("lambda_dispatch", loggedLease{lease}))
+	if lease.Queued() {
+		body.readAhead()
+	}
 	if err := lease.Wait(r.Context()); err != nil {
-		return reject(w, err)
+		return err
 	}
-	if body != nil {
-		lease.KeepBody(body)
-	} else {
-		var finish func()
-		w, finish = fullDuplex(w, r)
-		defer finish()
+	if kept != nil {
+		lease.KeepBody(kept)
 	}
-	if err := h.proxy.ServeHTTP(w, r, lease); err != nil {
-		if d, ok := w.(*duplexWriter); ok {
-			d.begin() // what answers the error writes past it
-		}
-		return reject(w, err)
-	}
-	return nil
+	return h.proxy.ServeHTTP(w, r, lease)
 }
 
 // reject turns an error of a request without a response into the answer that
 // its client gets.
 func reject(w http.ResponseWriter, err error) error {
+	if err == nil {
+		return nil
+	}
 	if _, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
 		return err
 	}
