@@ -106,6 +106,10 @@ func (l *Lease) Wait(ctx context.Context) error {
 	}
 	select {
 	case <-l.granted:
+		// Both can be true at once, and a client that left needs no slot.
+		if ctx.Err() != nil && l.err == nil {
+			return l.abandon(RejectedClientGone, ctx.Err())
+		}
 	case <-ctx.Done():
 		return l.abandon(RejectedClientGone, ctx.Err())
 	case <-expired:
