@@ -40,6 +40,7 @@ func (p *Pool) decide(now time.Time) time.Time {
 		return time.Time{}
 	}
 	p.observe(now)
+	check := p.checkHealth(now)
 	d := p.scaler.Decide(p.fleet(), now)
 	if p.unserved > 0 {
 		p.unserved = 0
@@ -56,9 +57,12 @@ func (p *Pool) decide(now time.Time) time.Time {
 		if in == nil {
 			break
 		}
-		p.release(in, "not needed")
+		p.release(in, drainNotNeeded)
 	}
-	return d.Wake
+	if d.Start > 0 {
+		check = earlier(check, now.Add(p.scaler.Overdue()))
+	}
+	return earlier(d.Wake, check)
 }
 
 // quieten reduces a decision to what waiting requests need.
@@ -78,14 +82,22 @@ func (p *Pool) fleet() scale.Fleet {
 	for in := range p.instances {
 		switch in.state {
 		case StateStarting:
-			f.Starting++
+			switch {
+			case in.lost:
+			case in.overdue:
+				f.Overdue++
+			default:
+				f.Starting++
+			}
 		case StateReady:
 			f.Ready++
 			if in.expiring {
 				f.Expiring++
 			}
 		case StateDraining:
-			f.Draining++
+			if !in.lost {
+				f.Draining++
+			}
 		case StateClosed:
 		}
 	}

@@ -255,3 +255,6 @@ func request(method string, body io.Reader) *http.Request {
 	}
 	return r
 }
+
+// fakeOf returns the tunnel of the instance that the lease has a slot of.
+func fakeOf(l *Lease) *fakeTunnel { return l.in.tunnel.(*provingTunnel).Tunnel.(*fakeTunnel) }

@@ -42,6 +42,11 @@ type instance struct {
 	slots    dispatch.Instance
 	state    State
 	expiring bool // its replacement is due
+	overdue  bool // it should have been ready, and is no capacity
+	lost     bool // the same, and not even counted any more
+	late     bool // the scaler has heard that it was overdue
+	proved   bool // the scaler has heard that it works
+	blamed   bool // the scaler has heard that it failed
 	givenUp  bool // it will get no tunnel any more
 	letGo    bool // it was not needed: however it ends is no failure
 	readyAt  time.Time
@@ -83,15 +88,19 @@ func (in *instance) ready(t tunnel.Tunnel) (replaceAt, drainAt, endAt time.Time)
 	took := now.Sub(in.startedAt)
 
 	p.mu.Lock()
-	in.tunnel = t
+	in.tunnel = &provingTunnel{Tunnel: t, in: in}
 	in.readyAt = now
 	in.deadline = said.Deadline
 	in.state = StateReady
 	p.scaler.Started(took, now)
-	p.lastFailure = nil
+	p.lastFailure, p.lastReady = nil, now
 	replaceAt, drainAt = p.scaler.Retire(in.startedAt, said.Deadline)
 	endAt = endsAt(drainAt, in.until())
-	p.disp.Add(&in.slots, in.limits(p.set.Scale), now)
+	if f := p.fleet(); f.Ready-f.Expiring > p.set.Scale.MaxInstances && p.set.Scale.MaxInstances > 0 {
+		p.retire(in, drainNotNeeded) // it was overdue, and another one has its place
+	} else {
+		p.disp.Add(&in.slots, in.limits(p.set.Scale), now)
+	}
 	p.observe(now)
 	p.mu.Unlock()
 
@@ -135,6 +144,7 @@ func (p *Pool) retire(in *instance, why string) {
 	in.state = StateDraining
 	in.why = why
 	p.disp.Drain(&in.slots)
+	p.blameEnd(in)
 	p.log.Info("instance draining",
 		zap.String("instance", in.id),
 		zap.String("reason", why),
@@ -172,6 +182,7 @@ func (in *instance) abandoned(why string, cause error) {
 	in.letGo = true
 	in.state = StateDraining
 	in.why = why
+	in.lost = in.lost || cause != nil
 	p.mu.Unlock()
 	level := zap.InfoLevel
 	if cause != nil {
@@ -193,25 +204,6 @@ func (in *instance) detach() {
 	p.observe(now)
 	p.giveUpQueue(now)
 	p.settle()
-	p.mu.Unlock()
-	p.wake()
-}
-
-// failed makes the scaler back off.
-func (p *Pool) failed(name string, cause error) {
-	kind := scale.FailureOther
-	switch k := invoke.KindOf(cause); {
-	case name == OutcomeNoCallBack:
-	case k == invoke.KindThrottled:
-		kind = scale.FailureThrottled
-	case k.Permanent():
-		kind = scale.FailurePermanent
-	}
-	now := time.Now()
-	p.mu.Lock()
-	p.lastFailure = cause
-	p.scaler.Failed(kind, now)
-	p.giveUpQueue(now)
 	p.mu.Unlock()
 	p.wake()
 }

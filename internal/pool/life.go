@@ -98,7 +98,7 @@ func (in *instance) starting(results <-chan outcome) (tunnel.Tunnel, *outcome) {
 		out = &o
 	case <-limit.C:
 		in.abandoned("no call-back", errNoCallBack)
-		in.pool.failed(OutcomeNoCallBack, errNoCallBack)
+		in.failed(errNoCallBack)
 	case <-in.unwanted:
 		in.abandoned("not needed", nil)
 	case <-in.pool.quit:
@@ -127,7 +127,7 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 				next.Reset(time.Until(drainAt))
 				continue
 			}
-			in.retire("deadline")
+			in.retire(drainDeadline)
 			if left := time.Until(endAt); left > 0 { // for upgraded connections
 				next.Reset(left)
 				continue
@@ -143,7 +143,7 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 				t.Drain(in.reason())
 			}
 		case <-t.Done():
-			in.retire("tunnel closed")
+			in.retire(drainTunnelClosed)
 			return nil
 		case out := <-results:
 			if invoke.KindOf(out.err) == invoke.KindUnreachable && out.err != nil {
@@ -212,7 +212,7 @@ func (in *instance) close(out *outcome) {
 		cause = nil
 	}
 	if !healthy && cause != nil {
-		p.failed(name, cause)
+		in.failed(cause)
 	}
 
 	p.mu.Lock()

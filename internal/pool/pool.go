@@ -71,6 +71,8 @@ type Pool struct {
 	instances map[*instance]struct{}
 	// lastFailure is why starting instances fails; nil once one has become ready.
 	lastFailure error
+	// lastReady is when an instance last became ready.
+	lastReady time.Time
 	// unserved is how many requests were refused since the last decision.
 	unserved int
 	phase    phase
@@ -197,7 +199,7 @@ func (p *Pool) Close(ctx context.Context) error {
 	p.failWaiters(ErrClosed)
 	gone := make([]<-chan struct{}, 0, len(p.instances))
 	for in := range p.instances {
-		p.release(in, "pool closed")
+		p.release(in, drainPoolClosed)
 		gone = append(gone, in.gone)
 	}
 	p.mu.Unlock()

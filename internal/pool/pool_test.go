@@ -269,7 +269,7 @@ func TestRetries(t *testing.T) {
 				for i := range s.lambda.tunnels {
 					s.lambda.tunnel(i).serve(answer)
 				}
-				bad := l.in.tunnel.(*fakeTunnel)
+				bad := fakeOf(l)
 				failures := 0
 				bad.serve(func(r *http.Request) (*http.Response, error) {
 					if failures++; failures > 1 {
@@ -331,7 +331,7 @@ func TestLostTunnelIsReplacedAndGetsNothingMore(t *testing.T) {
 		time.Sleep(time.Minute) // however long the scaler takes its time
 		l := s.lease()
 		defer l.Release()
-		if l.in.tunnel == tunnel.Tunnel(first) {
+		if fakeOf(l) == first {
 			s.Error("request went to the lost tunnel")
 		}
 	})
