@@ -26,16 +26,16 @@ import (
 // log entry to prepare.
 type leanProxy struct {
 	log      *zap.Logger
-	upgrades upgradeSet
+	upgrades *upgrades
 }
 
 func newLeanProxy(log *zap.Logger) *leanProxy {
-	return &leanProxy{log: log}
+	return &leanProxy{log: log, upgrades: newUpgrades(nil, log)}
 }
 
-// Cleanup closes the upgraded connections. Nothing else outlives its request.
+// Cleanup does nothing: what outlives its request is the pool's.
 func (p *leanProxy) Cleanup() error {
-	p.upgrades.close()
+	p.upgrades.unload()
 	return nil
 }
 
@@ -92,7 +92,7 @@ func (p *leanProxy) ServeHTTP(w http.ResponseWriter, r *http.Request, lease *poo
 	}
 	setPlaceholders(ctx, lease)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return p.upgrade(x, req, resp)
+		return p.upgrades.pass(w, req, x.extended, resp, lease)
 	}
 	return p.respond(x, req, resp)
 }

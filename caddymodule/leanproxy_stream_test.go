@@ -2,7 +2,6 @@ package caddymodule
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"io"
@@ -255,64 +254,6 @@ func TestUpgradeOfAnAppThatDies(t *testing.T) {
 		}
 		f.await(t)
 	})
-}
-
-// TestCleanupClosesUpgrades checks that both peers of a WebSocket are told.
-func TestCleanupClosesUpgrades(t *testing.T) {
-	onBoth(t, func(t *testing.T, f *front) {
-		_, lean := f.proxy.(*leanProxy)
-		f.uncounted = !lean
-		last := make(chan []byte, 1)
-		f.th.play(upgrader(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.WriteString(w, "x")
-			got, _ := io.ReadAll(r.Body)
-			last <- got
-		}))
-		_, br, _ := f.upgrade(t, upgradeRequest)
-		if b, err := br.ReadByte(); b != 'x' || err != nil {
-			t.Fatal(b, err)
-		}
-		if err := f.proxy.Cleanup(); err != nil {
-			t.Error(err)
-		}
-		if got, _ := io.ReadAll(br); !bytes.Equal(got, []byte{0x88, 2, 3, 0xe9}) {
-			t.Errorf("the client got % x", got)
-		}
-		got := <-last
-		if !lean && len(got) == 0 {
-			return // Caddy's may close the app's end before it has heard the word
-		}
-		if len(got) != 8 || !bytes.Equal(got[:2], []byte{0x88, 0x82}) || got[6]^got[2] != 3 || got[7]^got[3] != 0xe9 {
-			t.Errorf("the app got % x", got)
-		}
-		f.await(t)
-	})
-}
-
-// TestCleanupDoesNotWaitForever closes connections whose peers do not read.
-func TestCleanupDoesNotWaitForever(t *testing.T) {
-	f := newFront(t, newLeanProxy(nopLog))
-	f.Start()
-	stuck := make(chan struct{})
-	f.th.play(upgrader(func(w http.ResponseWriter, r *http.Request) {
-		close(stuck)
-		chunk := make([]byte, 1<<20)
-		for r.Context().Err() == nil {
-			if _, err := w.Write(chunk); err != nil {
-				return
-			}
-		}
-	}))
-	f.upgrade(t, upgradeRequest)
-	<-stuck
-	done := make(chan error, 1)
-	go func() { done <- f.proxy.Cleanup() }()
-	select {
-	case <-done:
-	case <-time.After(patient):
-		t.Fatal("Cleanup does not return")
-	}
-	f.await(t)
 }
 
 // TestExtendedConnect has a client that opens a WebSocket over HTTP/2. Go's

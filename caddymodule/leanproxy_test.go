@@ -154,10 +154,6 @@ type front struct {
 	// prepare may change a request before the proxy gets it.
 	prepare func(w http.ResponseWriter, r *http.Request)
 
-	// uncounted leaves Caddy's counting of bytes out, which is a data race
-	// when Caddy's proxy closes an upgraded connection.
-	uncounted bool
-
 	mu       sync.Mutex
 	statuses []int
 	faults   []string
@@ -220,11 +216,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
-	var out http.ResponseWriter = rec
-	if f.uncounted {
-		out = w
-	}
-	err = f.proxy.ServeHTTP(out, r, lease)
+	err = f.proxy.ServeHTTP(rec, r, lease)
 	if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
 		rec.WriteHeader(he.StatusCode)
 		return

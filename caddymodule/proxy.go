@@ -31,19 +31,20 @@ func newProxy(ctx caddy.Context, conf *reverseproxy.Handler, log *zap.Logger) (p
 	if conf == nil {
 		return newLeanProxy(log), nil
 	}
-	return newReverseProxy(ctx, conf)
+	return newReverseProxy(ctx, conf, log)
 }
 
 // reverseProxy is Caddy's own reverse proxy with leases for a transport. It
 // brings what users of Caddy expect of a proxy: hop-by-hop headers,
-// X-Forwarded-*, Via, 1xx, trailers, upgrades, flushing, buffering, header
-// operations.
+// X-Forwarded-*, Via, 1xx, trailers, flushing, buffering, header operations.
+// Only upgrades are not its own: it closes them at every reload.
 type reverseProxy struct {
-	handler *reverseproxy.Handler
+	handler  *reverseproxy.Handler
+	upgrades *upgrades
 }
 
 // newReverseProxy provisions the reverse proxy.
-func newReverseProxy(ctx caddy.Context, conf *reverseproxy.Handler) (*reverseProxy, error) {
+func newReverseProxy(ctx caddy.Context, conf *reverseproxy.Handler, log *zap.Logger) (*reverseProxy, error) {
 	if conf.TransportRaw != nil || conf.DynamicUpstreamsRaw != nil || len(conf.Upstreams) > 0 ||
 		conf.LoadBalancing != nil || conf.HealthChecks != nil || conf.CBRaw != nil {
 		return nil, errors.New("proxy: transport, upstreams, load balancing, health checks and " +
@@ -56,17 +57,27 @@ func newReverseProxy(ctx caddy.Context, conf *reverseproxy.Handler) (*reversePro
 	if err := h.Provision(ctx); err != nil {
 		return nil, fmt.Errorf("provisioning reverse proxy: %w", err)
 	}
-	return &reverseProxy{handler: &h}, nil
+	return &reverseProxy{handler: &h, upgrades: newUpgrades(conf, log)}, nil
 }
 
 func (p *reverseProxy) ServeHTTP(w http.ResponseWriter, r *http.Request, lease *pool.Lease) error {
 	call := &proxyCall{lease: lease}
 	call.client, _ = r.Body.(*clientBody)
 	ctx := context.WithValue(r.Context(), proxyCallCtxKey{}, call)
-	return p.handler.ServeHTTP(w, r.WithContext(ctx), nil)
+	err := p.handler.ServeHTTP(w, r.WithContext(ctx), nil)
+	if call.switched == nil {
+		return err
+	}
+	// Caddy's proxy has sent the request, and was told that this failed.
+	sent := call.switched.Request
+	extended, _ := caddyhttp.GetVar(sent.Context(), extendedConnectVar).(io.ReadCloser)
+	return p.upgrades.pass(w, sent, extended, call.switched, lease)
 }
 
-func (p *reverseProxy) Cleanup() error { return p.handler.Cleanup() }
+func (p *reverseProxy) Cleanup() error {
+	p.upgrades.unload()
+	return p.handler.Cleanup()
+}
 
 type proxyCallCtxKey struct{}
 
@@ -75,6 +86,8 @@ type proxyCallCtxKey struct{}
 type proxyCall struct {
 	lease  *pool.Lease
 	client *clientBody // nil: the request has no body, or it was kept
+	// switched is the response of an app that has accepted an upgrade.
+	switched *http.Response
 }
 
 // serialBody reads and closes the proxy's body one at a time, which the proxy's
@@ -134,6 +147,11 @@ func (leaseTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, gatewayError(r.Context(), err)
 	}
 	setPlaceholders(r.Context(), call.lease)
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Request = r
+		call.switched = resp
+		return nil, errSwitching
+	}
 	return resp, nil
 }
 
