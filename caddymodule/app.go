@@ -93,11 +93,8 @@ func (a *App) Start() error {
 }
 
 func (a *App) startUse(u *use) error {
-	cb, err := u.shared.callBackTo(u.conf, a.logger)
-	if err != nil {
-		return err
-	}
-	u.claim, err = u.shared.apply(a.ctx, u.conf, cb)
+	var err error
+	u.claim, err = u.shared.apply(a.ctx, u.conf)
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
@@ -48,7 +49,9 @@ type CallbackTLS struct {
 	// the network in clear: for a VPC that you trust.
 	Off bool `json:"off,omitempty"`
 
-	// A PEM file with the certificate to use instead of a made one.
+	// A PEM file with the certificate to use instead of a made one. It is read
+	// whenever a configuration is started: after a renewal, reload with
+	// `caddy reload --force`.
 	Certificate string `json:"certificate,omitempty"`
 
 	// A PEM file with the private key of the certificate.
@@ -114,11 +117,14 @@ func checkAdvertise(s string) error {
 }
 
 // callbackListener is one bound socket for callbacks. It lives in a UsagePool
-// for as long as a pool uses it, so that a reload neither closes nor doubles it: the backlog of a second socket with SO_REUSEPORT would be lost
+// for as long as somebody may dial it, so that a reload neither closes nor
+// doubles it: the backlog of a second socket with SO_REUSEPORT would be lost
 // when the first is closed.
 type callbackListener struct {
 	*tunnel.Listener
-	tls    CallbackTLS
+	// made is the identity that the router makes for itself, for all who want
+	// no other.
+	made   func() (*tunnel.Identity, error)
 	served chan struct{}
 	log    *zap.Logger
 }
@@ -126,45 +132,87 @@ type callbackListener struct {
 // callbackListeners holds the bound sockets by the address they were asked for.
 var callbackListeners = caddy.NewUsagePool()
 
-// listenCallback returns the listener for the configuration, bound and served.
-// Each successful call must be undone with callbackListeners.Delete(addr).
-func listenCallback(c *CallbackConfig, log *zap.Logger) (l *callbackListener, addr string, err error) {
-	addr, err = c.address()
-	if err != nil {
-		return nil, "", err
-	}
-	v, loaded, err := callbackListeners.LoadOrNew(addr, func() (caddy.Destructor, error) {
-		return bindCallback(addr, *c.TLS, log)
-	})
-	if err != nil {
-		return nil, "", err
-	}
-	l = v.(*callbackListener)
-	if loaded && l.tls != *c.TLS {
-		_, _ = callbackListeners.Delete(addr)
-		return nil, "", fmt.Errorf("callback listener %s is in use with other tls settings: choose another address, or restart", addr)
-	}
-	return l, addr, nil
+// callback is where one configuration wants the instances of its pool to call
+// back to. It keeps the listener for as long as the configuration is in use,
+// or an instance that was told to come this way has not come.
+type callback struct {
+	listener  *callbackListener
+	address   string // the listener's key in callbackListeners
+	identity  *tunnel.Identity
+	advertise string
+
+	mu    sync.Mutex // guards users
+	users int
 }
 
-func bindCallback(addr string, conf CallbackTLS, log *zap.Logger) (*callbackListener, error) {
-	identity, err := conf.identity()
+// listenCallback returns the way back for a configuration, with its listener
+// bound and served. Its first user is the caller, who must release it.
+func listenCallback(c *CallbackConfig, local bool, log *zap.Logger) (*callback, error) {
+	address, err := c.address()
 	if err != nil {
 		return nil, err
 	}
+	v, _, err := callbackListeners.LoadOrNew(address, func() (caddy.Destructor, error) {
+		return bindCallback(address, log)
+	})
+	if err != nil {
+		return nil, err
+	}
+	cb := &callback{listener: v.(*callbackListener), address: address, users: 1}
+	// A file is read each time: the certificate in it may have been renewed.
+	if cb.identity, err = c.TLS.identity(cb.listener.made); err == nil {
+		cb.advertise, err = advertised(c, cb.listener.Addr(), local)
+	}
+	if err != nil {
+		cb.release()
+		return nil, err
+	}
+	return cb, nil
+}
+
+// Expect implements pool.Callback. The instance is a user until it is expected
+// no more.
+func (c *callback) Expect(id string, secret []byte, accept func(tunnel.Tunnel)) (cancel func()) {
+	c.mu.Lock()
+	c.users++
+	c.mu.Unlock()
+	forget := c.listener.ExpectAs(c.identity, id, secret, accept)
+	return sync.OnceFunc(func() {
+		forget()
+		c.release()
+	})
+}
+
+// Advertise implements pool.Callback.
+func (c *callback) Advertise() string { return c.advertise }
+
+// Pin implements pool.Callback.
+func (c *callback) Pin() string { return c.identity.Pin() }
+
+// release is called once by each user. After the last one the listener is let
+// go.
+func (c *callback) release() {
+	c.mu.Lock()
+	c.users--
+	last := c.users == 0
+	c.mu.Unlock()
+	if !last {
+		return
+	}
+	if _, err := callbackListeners.Delete(c.address); err != nil {
+		c.listener.log.Warn("closing callback listener", zap.String("address", c.address), zap.Error(err))
+	}
+}
+
+func bindCallback(address string, log *zap.Logger) (*callbackListener, error) {
 	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true}}
-	ln, err := lc.Listen(context.Background(), "tcp", addr)
+	ln, err := lc.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("callback listener: %w", err)
 	}
-	l := &callbackListener{tls: conf, served: make(chan struct{}), log: log}
-	l.Listener = tunnel.NewListener(ln, tunnel.ListenerConfig{
-		Identity: identity,
-		OnReject: l.rejected,
-	})
-	log.Info("callback listener bound",
-		zap.String("address", ln.Addr().String()),
-		zap.Bool("tls", identity != nil))
+	l := &callbackListener{made: sync.OnceValues(tunnel.NewIdentity), served: make(chan struct{}), log: log}
+	l.Listener = tunnel.NewListener(ln, tunnel.ListenerConfig{OnReject: l.rejected})
+	log.Info("callback listener bound", zap.String("address", ln.Addr().String()))
 	go func() {
 		defer close(l.served)
 		if err := l.Serve(); err != nil && !errors.Is(err, tunnel.ErrClosed) {
@@ -174,14 +222,14 @@ func bindCallback(addr string, conf CallbackTLS, log *zap.Logger) (*callbackList
 	return l, nil
 }
 
-func (c CallbackTLS) identity() (*tunnel.Identity, error) {
+func (c CallbackTLS) identity(made func() (*tunnel.Identity, error)) (*tunnel.Identity, error) {
 	switch {
 	case c.Off:
 		return nil, nil //nolint:nilnil // no identity is what tls off means
 	case c.Certificate != "":
 		return tunnel.LoadIdentity(c.Certificate, c.Key)
 	default:
-		return tunnel.NewIdentity()
+		return made()
 	}
 }
 
@@ -211,15 +259,6 @@ func (l *callbackListener) Destruct() error {
 	l.log.Info("callback listener closed", zap.Stringer("address", l.Addr()))
 	return err
 }
-
-// callback is a pool's view of the listener: the listener, and the address
-// that this pool's environments dial.
-type callback struct {
-	*callbackListener
-	advertise string
-}
-
-func (c callback) Advertise() string { return c.advertise }
 
 // advertised returns the host:port that environments dial.
 func advertised(conf *CallbackConfig, bound net.Addr, local bool) (string, error) {

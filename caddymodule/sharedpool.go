@@ -65,16 +65,15 @@ type sharedPool struct {
 	// one rule covers a reload, a failed reload, and a removal.
 	claims []*claim
 	local  *localService
-	// listeners are the keys of the callback listeners that instances of this
-	// pool may dial. They are kept until the pool has closed: an instance that
-	// is starting finds the way that it was told, also after a reload that
-	// changes it or removes the pool.
-	listeners []string
+	// last is where instances call back to when there is no claim any more. The
+	// pool may still need some for its queue.
+	last *callback
 }
 
 // claim is what one started configuration wants of the pool.
 type claim struct {
 	settings pool.Settings
+	callback *callback
 	// function is what the local Lambda runs; nil without one.
 	function *locallambda.Function
 }
@@ -95,71 +94,88 @@ func loadPool(function string, log *zap.Logger) (*sharedPool, error) {
 	return v.(*sharedPool), nil
 }
 
-// callBackTo returns where a configuration wants instances to call back to.
-func (s *sharedPool) callBackTo(conf PoolConfig, log *zap.Logger) (pool.Callback, error) {
-	listener, addr, err := listenCallback(conf.Callback, log)
+// apply puts a configuration's settings in force. It may bind a callback
+// listener.
+func (s *sharedPool) apply(ctx context.Context, conf PoolConfig) (*claim, error) {
+	cb, err := listenCallback(conf.Callback, conf.Invoker.Local != nil, s.log)
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	if slices.Contains(s.listeners, addr) {
-		_, _ = callbackListeners.Delete(addr) // one reference is enough
-	} else {
-		s.listeners = append(s.listeners, addr)
-	}
-	s.mu.Unlock()
-	advertise, err := advertised(conf.Callback, listener.Addr(), conf.Invoker.Local != nil)
+	c, unused, err := s.claim(ctx, conf, cb)
 	if err != nil {
+		cb.release()
 		return nil, err
 	}
-	return callback{listener, advertise}, nil
+	if unused != nil {
+		unused.release()
+	}
+	return c, nil
 }
 
-// apply puts a configuration's settings in force.
-func (s *sharedPool) apply(ctx context.Context, conf PoolConfig, cb pool.Callback) (*claim, error) {
+// claim is apply for a way back. It returns what the caller has to release.
+func (s *sharedPool) claim(ctx context.Context, conf PoolConfig, cb *callback) (_ *claim, unused *callback, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := &claim{settings: conf.settings()}
+	c := &claim{settings: conf.settings(), callback: cb}
 	c.settings.Callback = cb
 	options := conf.Invoker.options(s.name)
 	if local := conf.Invoker.Local; local != nil {
 		fn, err := local.function(s.name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if options.Endpoint, err = s.deployLocally(fn); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		c.function = &fn
 	}
-	var err error
 	if c.settings.Invoker, err = awslambda.New(ctx, options); err != nil {
-		return nil, err
+		return nil, nil, errors.Join(err, s.redeploy())
 	}
 	s.claims = append(s.claims, c)
 	s.pool.Configure(c.settings)
-	return c, nil
+	unused, s.last = s.last, nil
+	return c, unused, nil
 }
 
 // withdraw takes a configuration's settings back.
 func (s *sharedPool) withdraw(c *claim) error {
+	unused, err := s.unclaim(c)
+	if unused != nil {
+		unused.release()
+	}
+	return err
+}
+
+// unclaim is withdraw but for what the caller has to release: that may close a
+// listener and wait for it.
+func (s *sharedPool) unclaim(c *claim) (unused *callback, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := slices.Index(s.claims, c)
 	if i < 0 {
-		return errors.New("claim was withdrawn before")
+		return nil, errors.New("claim was withdrawn before")
 	}
 	wasInForce := i == len(s.claims)-1
 	s.claims = slices.Delete(s.claims, i, i+1)
-	if !wasInForce || len(s.claims) == 0 {
+	if len(s.claims) == 0 {
+		s.last = c.callback
+		return nil, nil
+	}
+	if !wasInForce {
+		return c.callback, nil
+	}
+	s.pool.Configure(s.claims[len(s.claims)-1].settings)
+	return c.callback, s.redeploy()
+}
+
+// redeploy gives the local Lambda the function that is in force. Callers hold
+// s.mu.
+func (s *sharedPool) redeploy() error {
+	if len(s.claims) == 0 || s.claims[len(s.claims)-1].function == nil {
 		return nil
 	}
-	back := s.claims[len(s.claims)-1]
-	s.pool.Configure(back.settings)
-	if back.function == nil {
-		return nil
-	}
-	_, err := s.deployLocally(*back.function)
+	_, err := s.deployLocally(*s.claims[len(s.claims)-1].function)
 	return err
 }
 
@@ -196,14 +212,14 @@ func (s *sharedPool) close(grace time.Duration) {
 	s.log.Info("closing pool", zap.String("pool", s.name))
 	err := s.pool.Close(ctx)
 	s.mu.Lock()
-	local, listeners := s.local, s.listeners
+	local, last := s.local, s.last
+	s.last = nil
 	s.mu.Unlock()
 	if local != nil {
 		err = errors.Join(err, local.close(ctx))
 	}
-	for _, addr := range listeners {
-		_, deleteErr := callbackListeners.Delete(addr)
-		err = errors.Join(err, deleteErr)
+	if last != nil {
+		last.release()
 	}
 	closing.Delete(s)
 	if err != nil {
