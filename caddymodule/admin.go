@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
-
-	"github.com/lambda-dispatch/lambda-dispatch/internal/pool"
 )
 
 func init() {
@@ -44,7 +42,7 @@ func (Admin) servePools(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	all := snapshots()
-	slices.SortFunc(all, func(a, b pool.Snapshot) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b poolSnapshot) int { return strings.Compare(a.Name, b.Name) })
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(all)
 }

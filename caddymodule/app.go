@@ -28,6 +28,8 @@ type App struct {
 	logger  *zap.Logger
 	started chan struct{}
 	uses    map[string]*use // by function
+
+	requested []*requestedPools // of handlers whose requests choose the function
 }
 
 // use is what one configuration wants of a function's pool.
@@ -73,10 +75,14 @@ func (a *App) use(function string, conf PoolConfig) (*sharedPool, error) {
 		}
 		return u.shared, nil
 	}
+	if err := a.checkRequested(function, conf); err != nil {
+		return nil, err
+	}
 	shared, err := loadPool(function, a.logger)
 	if err != nil {
 		return nil, err
 	}
+	keepMetrics(function)
 	a.uses[function] = &use{shared: shared, conf: conf}
 	return shared, nil
 }
@@ -87,6 +93,9 @@ func (a *App) Start() error {
 		if err := a.startUse(u); err != nil {
 			return fmt.Errorf("function %s: %w", function, err)
 		}
+	}
+	if err := a.startRequested(); err != nil {
+		return err
 	}
 	close(a.started)
 	return nil
@@ -105,7 +114,7 @@ func (a *App) Stop() error { return nil }
 // Cleanup takes back what this configuration had of the pools. A pool that no
 // other configuration uses is closed.
 func (a *App) Cleanup() error {
-	var errs []error
+	errs := []error{a.cleanupRequested()}
 	for function, u := range a.uses {
 		if u.claim != nil {
 			errs = append(errs, u.shared.withdraw(u.claim))
@@ -148,6 +157,7 @@ func (s stopping) Handle(context.Context, caddy.Event) error {
 	for _, u := range s.app.uses {
 		u.shared.pool.Quiesce()
 	}
+	s.app.quiesceRequested()
 	return nil
 }
 

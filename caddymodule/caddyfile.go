@@ -38,15 +38,17 @@ var proxySubdirectives = []string{
 }
 
 var ownSubdirectives = []string{
-	"callback", "function", "idle_timeout", "invoker", "max_concurrent",
-	"max_instances", "min_instances", "queue_size", "queue_timeout",
-	"target_concurrent",
+	"allow_functions", "callback", "function", "idle_timeout", "invoker",
+	"max_concurrent", "max_functions", "max_instances", "min_instances",
+	"queue_size", "queue_timeout", "target_concurrent",
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
 //	lambda_dispatch [<matcher>] [<function>] {
 //	    function          <name | name:qualifier | ARN>
+//	    allow_functions   <glob...>
+//	    max_functions     <n>
 //	    max_concurrent    <n>
 //	    target_concurrent <n>
 //	    min_instances     <n>
@@ -99,8 +101,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			proxyTokens = append(proxyTokens, d.NextSegment()...)
 			continue
 		}
-		if err := seen.check(d); err != nil {
-			return err
+		if name != "allow_functions" { // lists of ARNs are long
+			if err := seen.check(d); err != nil {
+				return err
+			}
 		}
 		var err error
 		switch name {
@@ -109,6 +113,14 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				return d.Errf("function is given twice: as '%s' and here", h.Function)
 			}
 			err = oneArg(d, &h.Function)
+		case "allow_functions":
+			globs := d.RemainingArgs()
+			if len(globs) == 0 {
+				err = d.ArgErr()
+			}
+			h.AllowFunctions = append(h.AllowFunctions, globs...)
+		case "max_functions":
+			err = intArg(d, &h.MaxFunctions, 1, maxFunctionsLimit)
 		case "max_concurrent":
 			err = intArg(d, &h.MaxConcurrent, 1, maxConcurrentLimit)
 		case "target_concurrent":
@@ -147,6 +159,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 // checkTogether checks values against each other. It is done again when the
 // configuration is provisioned, but only here are file and line known.
 func (h *Handler) checkTogether() error {
+	if err := h.checkFunctionEarly(); err != nil {
+		return err
+	}
 	conf := h.PoolConfig // defaults must not get into the JSON
 	conf.setDefaults()
 	if err := conf.validate(); err != nil {

@@ -117,7 +117,7 @@ func TestWrongCaddyfile(t *testing.T) {
 	for _, tc := range []struct{ name, block, line, want string }{
 		{"two functions", "lambda_dispatch a b", ":2", "unexpected argument 'b': lambda_dispatch takes one function"},
 		{"function twice", "lambda_dispatch a {\nfunction b\n}", ":3", "function is given twice"},
-		{"unknown subdirective", "lambda_dispatch a {\nmax_concurent 3\n}", ":3", "unrecognized subdirective 'max_concurent' of lambda_dispatch, must be one of: callback, flush_interval,"},
+		{"unknown subdirective", "lambda_dispatch a {\nmax_concurent 3\n}", ":3", "unrecognized subdirective 'max_concurent' of lambda_dispatch, must be one of: allow_functions, callback, flush_interval,"},
 		{"not a number", "lambda_dispatch a {\nmax_concurrent many\n}", ":3", "bad max_concurrent value 'many': must be a whole number from 1 to 1000"},
 		{"number out of range", "lambda_dispatch a {\nmax_concurrent 0\n}", ":3", "bad max_concurrent value '0': must be a whole number from 1 to 1000"},
 		{"no number", "lambda_dispatch a {\nmax_concurrent\n}", ":3", "max_concurrent needs a value"},

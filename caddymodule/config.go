@@ -1,9 +1,7 @@
 package caddymodule
 
 import (
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -56,7 +54,7 @@ type PoolConfig struct {
 }
 
 // provision sets the defaults and checks the values.
-func (c *PoolConfig) provision(function string) error {
+func (c *PoolConfig) provision() error {
 	if c.Callback == nil {
 		c.Callback = new(CallbackConfig)
 	}
@@ -64,12 +62,6 @@ func (c *PoolConfig) provision(function string) error {
 		c.Invoker = new(InvokerConfig)
 	}
 	c.setDefaults()
-	if function == "" {
-		return errors.New("function is missing: name the Lambda function to invoke")
-	}
-	if strings.ContainsAny(function, "{} \t\r\n") {
-		return fmt.Errorf("function %q is not a name, name:qualifier or ARN", function)
-	}
 	if err := c.validate(); err != nil {
 		return err
 	}

@@ -52,9 +52,23 @@ const statusClientGone = 499
 // The same four values are in the access log, as `lambda_dispatch`.
 type Handler struct {
 	// The Lambda function to invoke: a name, `name:qualifier`, or an ARN.
-	// Placeholders are allowed as far as they are known when the configuration
-	// is loaded, such as `{env.FUNCTION}`.
+	// Placeholders that are known when the configuration is loaded, such as
+	// `{env.FUNCTION}`, are replaced then. With any other, such as
+	// `preview-{http.request.host.labels.2}`, each request chooses its function.
 	Function string `json:"function,omitempty"`
+
+	// The functions that requests may choose; required if `function` holds a
+	// placeholder of the request. In a name, `name:qualifier` or ARN, `*` stands
+	// for one or more characters of a name (letters, digits, `-` and `_`) and
+	// `?` for one. The whole function has to match. A request that chooses no
+	// such function, or one that does not exist, is answered with status 404.
+	AllowFunctions []string `json:"allow_functions,omitempty"`
+
+	// The most functions that have a pool at once because requests have chosen
+	// them; for one more, requests are answered with status 503. It also bounds
+	// how many functions that are not known to run are tried: as many at once,
+	// and as many again per minute. Default: 100.
+	MaxFunctions int `json:"max_functions,omitempty"`
 
 	// The settings of the function's pool.
 	PoolConfig
@@ -66,8 +80,10 @@ type Handler struct {
 
 	logger *zap.Logger
 	app    *App
-	shared *sharedPool
+	shared *sharedPool // nil if requests choose the function
 	proxy  proxy
+
+	requested *requestedPools // nil if they do not
 }
 
 // proxy passes a request that has a lease to its instance and the response to
@@ -93,7 +109,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		srv.RegisterConnContext(rememberConn)
 	}
 	h.Function = caddy.NewReplacer().ReplaceKnown(h.Function, "")
-	if err := h.PoolConfig.provision(h.Function); err != nil {
+	if err := h.PoolConfig.provision(); err != nil {
 		return err
 	}
 	prx, err := newProxy(ctx, h.Proxy, h.logger)
@@ -106,8 +122,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("loading lambda_dispatch app: %w", err)
 	}
 	h.app = app.(*App)
-	h.shared, err = h.app.use(h.Function, h.PoolConfig)
-	return err
+	return h.provisionFunction()
 }
 
 // Cleanup releases what the handler alone owns. The pool is the app's: requests
@@ -124,17 +139,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if err := h.app.awaitStart(r.Context()); err != nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
 	}
+	function, err := h.choose(r)
+	if err != nil {
+		return err
+	}
 	kept, err := keepBody(r)
 	if err != nil {
 		return caddyhttp.Error(statusOfBody(r, err), fmt.Errorf("reading request body: %w", err))
 	}
 	if kept != nil {
 		defer dropBody(kept)
-		return reject(w, h.serve(w, r, kept, nil))
+		return reject(w, h.explain(function, h.serve(w, r, function, kept, nil)))
 	}
 	dw, dr, body := fullDuplex(w, r)
 	defer body.finish()
-	err = h.serve(dw, dr, nil, body)
+	err = h.explain(function, h.serve(dw, dr, function, nil, body))
 	if err == nil {
 		return nil
 	}
@@ -153,10 +172,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 
 // serve takes the request through the queue and to an instance. Its body is
 // kept in memory, or is what the client is still sending, or there is none.
-func (h *Handler) serve(w http.ResponseWriter, r *http.Request, kept []byte, body *clientBody) error {
-	lease, err := h.shared.pool.Enter()
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, function string, kept []byte, body *clientBody) error {
+	shared, use, err := h.poolOf(r.Context(), function)
 	if err != nil {
-		addToAccessLog(r, zap.Dict("lambda_dispatch", zap.String("pool", h.Function)))
+		addToAccessLog(r, zap.Dict("lambda_dispatch", zap.String("pool", function), zap.String("error", err.Error())))
+		return err
+	}
+	defer use.release()
+	lease, err := shared.pool.Enter()
+	if err != nil {
+		addToAccessLog(r, zap.Dict("lambda_dispatch", zap.String("pool", function)))
 		return err
 	}
 	defer lease.Release()
@@ -188,6 +213,10 @@ func reject(w http.ResponseWriter, err error) error {
 // rejection returns the status for an error of the pool, and sets Retry-After
 // where it is known when to come back.
 func rejection(header http.Header, err error) int {
+	if tooMany, ok := errors.AsType[*tooManyError](err); ok {
+		setRetryAfter(header, time.Until(tooMany.retryAt))
+		return http.StatusServiceUnavailable
+	}
 	unavailable, ok := errors.AsType[*pool.UnavailableError](err)
 	switch {
 	case ok:

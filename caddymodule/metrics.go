@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,22 +71,82 @@ func registerMetrics(reg *prometheus.Registry) error {
 	return nil
 }
 
+// poolSeries are the time series of the pools of one name: of one that closes
+// and of the one that has come after it.
+type poolSeries struct {
+	mu    sync.RWMutex // guards the following
+	pools int
+	// kept series outlive their pools. Only requests can make so many names
+	// that they must not be kept.
+	kept bool
+}
+
+var (
+	allSeriesMu sync.Mutex // guards allSeries
+	allSeries   = make(map[string]*poolSeries)
+)
+
 // poolMetrics counts what happens in one pool. It implements pool.Metrics.
 type poolMetrics struct {
 	pool    string
+	series  *poolSeries
 	waits   prometheus.Observer
 	starts  prometheus.Observer
 	retries prometheus.Counter
 	invoked prometheus.Counter
 }
 
+// metricsOf returns the metrics for one more pool of the function. They must be
+// forgotten when the pool has closed.
 func metricsOf(function string) poolMetrics {
+	allSeriesMu.Lock()
+	defer allSeriesMu.Unlock()
+	s := allSeries[function]
+	if s == nil {
+		s = new(poolSeries)
+		allSeries[function] = s
+	}
+	s.mu.Lock()
+	s.pools++
+	s.mu.Unlock()
 	return poolMetrics{
 		pool:    function,
+		series:  s,
 		waits:   queueWait.WithLabelValues(function),
 		starts:  instanceStart.WithLabelValues(function),
 		retries: retries.WithLabelValues(function),
 		invoked: invocations.WithLabelValues(function),
+	}
+}
+
+// keepMetrics keeps the series of a function that a configuration names.
+func keepMetrics(function string) {
+	allSeriesMu.Lock()
+	defer allSeriesMu.Unlock()
+	if s := allSeries[function]; s != nil {
+		s.mu.Lock()
+		s.kept = true
+		s.mu.Unlock()
+	}
+}
+
+// forget deletes the series with the last pool of its name, unless they are
+// kept.
+func (m poolMetrics) forget() {
+	allSeriesMu.Lock()
+	defer allSeriesMu.Unlock()
+	m.series.mu.Lock()
+	defer m.series.mu.Unlock()
+	m.series.pools--
+	if m.series.pools > 0 || m.series.kept {
+		return
+	}
+	delete(allSeries, m.pool)
+	label := prometheus.Labels{"pool": m.pool}
+	for _, vec := range []interface {
+		DeletePartialMatch(prometheus.Labels) int
+	}{queueWait, instanceStart, rejectedRequests, retries, invocations, invocationResults} {
+		vec.DeletePartialMatch(label)
 	}
 }
 
@@ -95,12 +156,29 @@ func (m poolMetrics) Retried()                  { m.retries.Inc() }
 func (m poolMetrics) Invoked()                  { m.invoked.Inc() }
 
 func (m poolMetrics) Rejected(why pool.Rejection) {
-	rejectedRequests.WithLabelValues(m.pool, string(why)).Inc()
+	m.count(rejectedRequests, string(why))
 }
 
 func (m poolMetrics) Ended(outcome string) {
-	invocationResults.WithLabelValues(m.pool, outcome).Inc()
+	m.count(invocationResults, outcome)
 }
+
+// count adds one, unless the series are gone: a request that comes after the
+// end of its pool must not bring them back.
+func (m poolMetrics) count(vec *prometheus.CounterVec, label string) {
+	m.series.mu.RLock()
+	defer m.series.mu.RUnlock()
+	if m.series.pools > 0 || m.series.kept {
+		vec.WithLabelValues(m.pool, label).Inc()
+	}
+}
+
+// Why a request chose no function, of the requests that have no pool.
+const (
+	rejectedNotAllowed = "function_not_allowed"
+	rejectedRefused    = "function_refused"
+	rejectedTooMany    = "too_many_functions"
+)
 
 // gauges reads the pools when it is scraped, so that nothing has to be kept
 // up to date in between.
@@ -147,10 +225,17 @@ func (gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// poolSnapshot is a pool as the admin API shows it.
+type poolSnapshot struct {
+	pool.Snapshot
+	// Requested is whether requests have chosen the function.
+	Requested bool `json:"chosen_per_request,omitempty"`
+}
+
 // snapshots returns what every pool looks like now, those that are closing
 // included unless a new one has their name already: a metric has one value.
-func snapshots() []pool.Snapshot {
-	all := []pool.Snapshot{}
+func snapshots() []poolSnapshot {
+	all := []poolSnapshot{}
 	names := make(map[string]struct{})
 	add := func(v any) {
 		s, ok := v.(*sharedPool)
@@ -161,7 +246,7 @@ func snapshots() []pool.Snapshot {
 			return
 		}
 		names[s.name] = struct{}{}
-		all = append(all, s.pool.Snapshot())
+		all = append(all, poolSnapshot{s.pool.Snapshot(), s.isRequested()})
 	}
 	pools.Range(func(_, v any) bool { add(v); return true })
 	closing.Range(func(k, _ any) bool { add(k); return true })

@@ -55,9 +55,10 @@ func init() {
 // sharedPool is the pool of one function together with what several
 // configurations want of it. It outlives each of them.
 type sharedPool struct {
-	name string
-	log  *zap.Logger
-	pool *pool.Pool
+	name    string
+	log     *zap.Logger
+	pool    *pool.Pool
+	metrics poolMetrics
 
 	mu sync.Mutex // guards everything below
 	// claims are the settings of the started configurations, the newest last;
@@ -74,6 +75,8 @@ type sharedPool struct {
 type claim struct {
 	settings pool.Settings
 	callback *callback
+	// requested: requests chose the function, no configuration names it.
+	requested bool
 	// function is what the local Lambda runs; nil without one.
 	function *locallambda.Function
 }
@@ -82,10 +85,12 @@ type claim struct {
 // undone with pools.Delete(function).
 func loadPool(function string, log *zap.Logger) (*sharedPool, error) {
 	v, _, err := pools.LoadOrNew(function, func() (caddy.Destructor, error) {
+		m := metricsOf(function)
 		return &sharedPool{
-			name: function,
-			log:  log,
-			pool: pool.New(function, log, metricsOf(function)),
+			name:    function,
+			log:     log,
+			pool:    pool.New(function, log, m),
+			metrics: m,
 		}, nil
 	})
 	if err != nil {
@@ -222,6 +227,7 @@ func (s *sharedPool) close(grace time.Duration) {
 		last.release()
 	}
 	closing.Delete(s)
+	s.metrics.forget()
 	if err != nil {
 		s.log.Warn("pool did not close in time", zap.String("pool", s.name), zap.Error(err))
 	}

@@ -74,3 +74,18 @@ func (p *Pool) Snapshot() Snapshot {
 	})
 	return s
 }
+
+// Empty reports whether the pool has neither requests nor instances, so that
+// nothing would be lost with it.
+func (p *Pool) Empty() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.instances) == 0 && p.disp.Queued() == 0 && p.disp.InFlight() == 0
+}
+
+// Ready reports whether an instance takes requests.
+func (p *Pool) Ready() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fleet().Ready > 0
+}

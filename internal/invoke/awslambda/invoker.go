@@ -79,6 +79,12 @@ func New(ctx context.Context, o Options) (*Invoker, error) {
 	return &Invoker{function: o.Function, client: client}, nil
 }
 
+// For returns an invoker of another function, which shares connections and
+// credentials with this one.
+func (iv *Invoker) For(function string) *Invoker {
+	return &Invoker{function: function, client: iv.client}
+}
+
 // newHTTPClient returns a client that never gives up on an open invocation:
 // only dialling has a timeout, because any other would have to be longer than
 // the function's, which the router does not know.
