@@ -1,12 +1,32 @@
 package pool
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // endingMost is how long before the deadline of its invocation an instance is
 // said to be ending, unless there are less than twice as much between its last
 // new request and then. It is what is left for the last words of connections
 // that would go on for ever.
 const endingMost = 5 * time.Second
+
+// resultsMost is how long before the end of [Pool.Close] requests are cut, or
+// resultsPart of the time that there is if that is less.
+const (
+	resultsMost = 4 * time.Second
+	resultsPart = 0.8
+)
+
+// beforeEnd returns a context that ends before ctx does if that has a deadline.
+func beforeEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	left := time.Duration(float64(time.Until(deadline)) * resultsPart)
+	return context.WithDeadline(ctx, deadline.Add(-min(resultsMost, left)))
+}
 
 // Ending is closed when the instance that the request was sent to will soon be
 // gone: its deadline is near, or its adapter has said so. Who speaks a protocol

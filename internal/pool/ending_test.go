@@ -1,9 +1,13 @@
 package pool
 
 import (
+	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/invoke"
 )
 
 func over(ch <-chan struct{}) bool {
@@ -73,6 +77,28 @@ func TestThePoolSaysThatItIsEnding(t *testing.T) {
 		s.pool.Quiesce()
 		if !over(s.pool.Ending()) || over(l.Ending()) {
 			t.Errorf("pool is ending: %v, instance: %v; want true and false", over(s.pool.Ending()), over(l.Ending()))
+		}
+		l.Release()
+	})
+}
+
+// Requests that do not end are cut in time for the results of their invocations.
+func TestCloseReadsTheResultsOfInstancesThatItCuts(t *testing.T) {
+	f := newFakeLambda()
+	play(t, Settings{QueueSize: 1}, f, func(s *scene) {
+		l := s.lease()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		if err := s.pool.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("closed with %v", err)
+		}
+		if took := time.Since(start); took != time.Second {
+			t.Errorf("closed after %v", took)
+		}
+		closed := s.logs.FilterMessage("instance closed").All()
+		if len(closed) != 1 || closed[0].ContextMap()["result"] != string(invoke.ReasonDrained) {
+			t.Errorf("instances ended with %v", closed)
 		}
 		l.Release()
 	})

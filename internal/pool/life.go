@@ -155,6 +155,8 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 				continue
 			}
 			return &out
+		case <-in.pool.cut:
+			return nil
 		case <-in.pool.quit:
 			return nil
 		}

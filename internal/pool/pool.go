@@ -61,6 +61,8 @@ type Pool struct {
 	quit chan struct{}
 	// ending is closed, under mu, when the pool begins to end.
 	ending chan struct{}
+	// cut is closed when running requests are not waited for any more.
+	cut chan struct{}
 	// tasks counts the controller and the instances' goroutines.
 	tasks sync.WaitGroup
 
@@ -104,6 +106,7 @@ func New(name string, log *zap.Logger, m Metrics) *Pool {
 		poke:      make(chan struct{}, 1),
 		quit:      make(chan struct{}),
 		ending:    make(chan struct{}),
+		cut:       make(chan struct{}),
 		instances: make(map[*instance]struct{}),
 	}
 	p.disp = dispatch.New(dispatch.Config{}, grant)
@@ -171,8 +174,10 @@ func (p *Pool) Quiesce() {
 }
 
 // Close ends the pool: the queue is served and running requests finish, then
-// every instance is told to go and its result awaited. What is not done when
-// ctx ends is cut off. Close returns when nothing of the pool is left running.
+// every instance is told to go and its result awaited. Requests that still run
+// shortly before ctx ends are cut, so that the results of their invocations
+// can be read; what is not done when it ends is cut off. Close returns when
+// nothing of the pool is left running.
 func (p *Pool) Close(ctx context.Context) error {
 	p.mu.Lock()
 	if p.phase == phaseClosed {
@@ -187,11 +192,14 @@ func (p *Pool) Close(ctx context.Context) error {
 	p.mu.Unlock()
 	p.wake()
 
+	requests, stop := beforeEnd(ctx)
+	defer stop()
 	var err error
 	select {
 	case <-settled:
-	case <-ctx.Done():
-		err = ctx.Err()
+	case <-requests.Done():
+		err = context.DeadlineExceeded
+		close(p.cut)
 	}
 
 	p.mu.Lock()
