@@ -14,8 +14,10 @@ import (
 // Config is what the adapter reads from the environment. See settings for
 // names, defaults and meanings.
 type Config struct {
-	Host string
-	Port int
+	Host        string
+	Port        int
+	AppProtocol string        // "http1" or "h2c"
+	HangTimeout time.Duration // 0: off
 
 	ReadinessPort     int // 0: Port
 	ReadinessPath     string
@@ -38,6 +40,12 @@ func (c *Config) readinessAddress() string {
 	}
 	return net.JoinHostPort(c.Host, strconv.Itoa(port))
 }
+
+// The values of Config.AppProtocol.
+const (
+	protocolHTTP1 = "http1"
+	protocolH2C   = "h2c"
+)
 
 // statusRange is a range of HTTP status codes, both ends included.
 type statusRange struct{ from, to int }
@@ -69,6 +77,16 @@ var settings = []setting{
 		names: []string{"LAMBDA_DISPATCH_HOST", "AWS_LWA_HOST"}, dflt: "127.0.0.1",
 		help: "host of the app",
 		set:  func(c *Config, v string) error { c.Host = v; return nil },
+	},
+	{
+		names: []string{"LAMBDA_DISPATCH_APP_PROTOCOL"}, dflt: protocolHTTP1,
+		help: "http1, or h2c: HTTP/2 without TLS, as gRPC servers speak it",
+		set:  func(c *Config, v string) error { return parseOneOf(&c.AppProtocol, v, protocolHTTP1, protocolH2C) },
+	},
+	{
+		names: []string{"LAMBDA_DISPATCH_APP_HANG_TIMEOUT"}, dflt: "30s",
+		help: "how long an app may be silent, while requests wait and the readiness check gets no answer, before it is ended; 0 to let it",
+		set:  func(c *Config, v string) error { return parseDurationOrZero(&c.HangTimeout, v) },
 	},
 	{
 		names: []string{"LAMBDA_DISPATCH_READINESS_PORT", "AWS_LWA_READINESS_CHECK_PORT"},
@@ -193,6 +211,14 @@ func parseDuration(to *time.Duration, v string) error {
 	}
 	*to = d
 	return nil
+}
+
+func parseDurationOrZero(to *time.Duration, v string) error {
+	if v == "0" {
+		*to = 0
+		return nil
+	}
+	return parseDuration(to, v)
 }
 
 func parseStatuses(to *[]statusRange, v string) error {

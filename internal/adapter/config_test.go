@@ -12,7 +12,7 @@ import (
 func TestConfigDefaults(t *testing.T) {
 	got, unknown, err := ParseConfig(nil)
 	want := Config{
-		Host: "127.0.0.1", Port: 8080, ReadinessPath: "/", ReadinessProtocol: "http",
+		Host: "127.0.0.1", Port: 8080, AppProtocol: "http1", HangTimeout: 30 * time.Second, ReadinessPath: "/", ReadinessProtocol: "http",
 		HealthyStatus: []statusRange{{100, 499}}, LogLevel: slog.LevelInfo, LogFormat: "text",
 	}
 	if err != nil || unknown != nil || !reflect.DeepEqual(got, want) {
@@ -29,6 +29,11 @@ func TestConfig(t *testing.T) {
 		{"PORT=3000", func(c *Config) { c.Port = 3000 }, ""},
 		{"PORT=3000 AWS_LWA_PORT=4000", func(c *Config) { c.Port = 4000 }, ""},
 		{"PORT=3000 AWS_LWA_PORT=4000 LAMBDA_DISPATCH_PORT=5000", func(c *Config) { c.Port = 5000 }, ""},
+		{"LAMBDA_DISPATCH_APP_PROTOCOL=H2C", func(c *Config) { c.AppProtocol = "h2c" }, ""},
+		{"LAMBDA_DISPATCH_APP_PROTOCOL=h3", nil, "http1 or h2c"},
+		{"LAMBDA_DISPATCH_APP_HANG_TIMEOUT=0", func(c *Config) { c.HangTimeout = 0 }, ""},
+		{"LAMBDA_DISPATCH_APP_HANG_TIMEOUT=2m", func(c *Config) { c.HangTimeout = 2 * time.Minute }, ""},
+		{"LAMBDA_DISPATCH_APP_HANG_TIMEOUT=-1s", nil, "positive duration"},
 		{"PORT=x LAMBDA_DISPATCH_PORT=5000", func(c *Config) { c.Port = 5000 }, ""},
 		{"PORT= ", func(*Config) {}, ""},
 		{"PORT=0", nil, "PORT is"},

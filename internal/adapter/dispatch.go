@@ -35,9 +35,11 @@ const (
 // dispatcher serves dispatch events.
 type dispatcher struct {
 	app         *app
-	proxy       *appproxy.Proxy
+	proxy       appproxy.App
 	suspect     <-chan struct{} // the proxy could not connect to the app
 	probe       func(context.Context) error
+	hang        func(maxConcurrent int) *hangWatch
+	hung        func(cause error) // gives up an app that hangs, so that it goes down
 	log         *slog.Logger
 	environment string
 	version     string // of the function
@@ -66,6 +68,7 @@ func (d *dispatcher) handle(ctx context.Context, inv *lambdaapi.Invocation) ([]b
 type times struct {
 	drain time.Time // no new requests from here on, at the latest
 	cut   time.Time // what still runs is ended: the result must reach Lambda before the deadline
+	last  time.Time // nothing is waited for any more
 }
 
 // timesOf leaves room before the deadline in proportion to what there is, so
@@ -79,7 +82,7 @@ func timesOf(now, deadline time.Time) times {
 	left := deadline.Sub(now)
 	cut := min(max(left/20, 100*time.Millisecond), 500*time.Millisecond)
 	drain := min(max(left/20, cut+200*time.Millisecond), 5*time.Second)
-	return times{drain: deadline.Add(-drain), cut: deadline.Add(-cut)}
+	return times{drain: deadline.Add(-drain), cut: deadline.Add(-cut), last: deadline.Add(-cut / 2)}
 }
 
 // serve is the life of one instance.
@@ -93,7 +96,8 @@ func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, deadline time.T
 		result.Reason, result.Error = blame(ctx, invoke.ReasonAppUnavailable, err)
 		return
 	}
-	session, err := d.dial(dctx, ev, end)
+	requests := appproxy.NewScope(d.proxy)
+	session, err := d.dial(dctx, ev, end, requests)
 	if err != nil {
 		reason := invoke.ReasonRouterUnreachable
 		if errors.Is(err, tunnel.ErrRefused) {
@@ -105,8 +109,8 @@ func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, deadline time.T
 	d.log.Info("instance ready", slog.String("instance", ev.Instance), slog.String("pool", ev.Pool),
 		slog.String("router", ev.Router), slog.Int("max_concurrent", ev.MaxConcurrent))
 
-	result.Reason, result.Error = d.attend(ctx, session, down, end)
-	d.finish(ctx, session, result.Reason, end)
+	result.Reason, result.Error = d.attend(ctx, session, down, end, d.hang(ev.MaxConcurrent))
+	d.finish(ctx, session, requests, result.Reason, end)
 	result.Requests = session.Requests()
 }
 
@@ -121,7 +125,7 @@ func blame(ctx context.Context, reason invoke.Reason, err error) (invoke.Reason,
 // dial connects to the router. It tries again while nothing answers there: a
 // router may be restarting. A refusal is final, because an instance ID is good
 // for one hello only.
-func (d *dispatcher) dial(ctx context.Context, ev invoke.Event, end times) (*tunnel.Session, error) {
+func (d *dispatcher) dial(ctx context.Context, ev invoke.Event, end times, requests http.Handler) (*tunnel.Session, error) {
 	giveUp := time.Now().Add(dialPatience)
 	for pause := 50 * time.Millisecond; ; pause *= 2 {
 		session, err := tunnel.Dial(ctx, tunnel.DialConfig{
@@ -130,7 +134,7 @@ func (d *dispatcher) dial(ctx context.Context, ev invoke.Event, end times) (*tun
 			Instance:    ev.Instance,
 			Secret:      ev.Secret,
 			DialTimeout: dialTimeout,
-			Handler:     d.proxy,
+			Handler:     requests,
 			ErrorLog:    slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 			Ready: tunnel.Ready{
 				MaxConcurrent:   ev.MaxConcurrent,
@@ -152,10 +156,17 @@ func (d *dispatcher) dial(ctx context.Context, ev invoke.Event, end times) (*tun
 }
 
 // attend waits for the first reason to end the instance.
-func (d *dispatcher) attend(ctx context.Context, session *tunnel.Session, down <-chan struct{}, end times) (invoke.Reason, string) {
+func (d *dispatcher) attend(
+	ctx context.Context, session *tunnel.Session, down <-chan struct{}, end times, hang *hangWatch,
+) (invoke.Reason, string) {
 	wctx, cancel := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { d.watch(wctx) })
+	watch.Go(func() {
+		if cause := hang.run(wctx); cause != nil {
+			d.hung(cause)
+		}
+	})
 	defer watch.Wait()
 	defer cancel()
 
@@ -206,11 +217,13 @@ func (d *dispatcher) watch(ctx context.Context) {
 
 // finish ends the session: no new requests, time for the running ones, and
 // then nothing of it is left.
-func (d *dispatcher) finish(ctx context.Context, session *tunnel.Session, reason invoke.Reason, end times) {
+func (d *dispatcher) finish(
+	ctx context.Context, session *tunnel.Session, requests *appproxy.Scope, reason invoke.Reason, end times,
+) {
 	session.Drain(string(reason))
 	wctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), end.cut)
 	if reason == invoke.ReasonAppUnavailable {
-		time.AfterFunc(downGrace, cancel)
+		time.AfterFunc(d.graceWhenDown(), cancel)
 	}
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(shutdownGrace, cancel) })
 	err := session.WaitIdle(wctx)
@@ -219,17 +232,38 @@ func (d *dispatcher) finish(ctx context.Context, session *tunnel.Session, reason
 	cancel()
 	if err != nil && timedOut {
 		// Those who still wait for an answer are told that there is none.
-		d.proxy.Abort()
-		actx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortGrace)
-		_ = session.WaitIdle(actx) // what is not through by now is lost
-		cancel()
+		fault := appproxy.Fault{Code: appproxy.CodeTimeout, Message: "the app ran out of time"}
+		if reason == invoke.ReasonAppUnavailable {
+			fault = appproxy.Fault{Code: appproxy.CodeFailed, Message: d.app.lastCause().Error()}
+		}
+		requests.Abort(fault)
+		wait(ctx, end, abortGrace, session.WaitIdle) // what is not through by then is lost
 	}
 	_ = session.Close()
-	// The requests are cancelled by that, so their handlers are ending.
-	hctx, done := context.WithTimeout(context.WithoutCancel(ctx), downGrace)
-	_ = session.WaitHandlers(hctx)
-	done()
+	// The requests are cancelled by that, so their handlers are ending. They
+	// must not cost the result.
+	wait(ctx, end, downGrace, session.WaitHandlers)
 	d.proxy.CloseIdle()
+}
+
+// wait waits for a while, and not so long that the result comes too late.
+func wait(ctx context.Context, end times, most time.Duration, what func(context.Context) error) {
+	until := time.Now().Add(most)
+	if until.After(end.last) {
+		until = end.last
+	}
+	wctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
+	defer cancel()
+	_ = what(wctx) // there is nothing else to be done
+}
+
+// graceWhenDown is what running requests get when the app is gone. One that
+// hangs has had its time.
+func (d *dispatcher) graceWhenDown() time.Duration {
+	if _, ok := errors.AsType[*hangError](d.app.lastCause()); ok {
+		return 0
+	}
+	return downGrace
 }
 
 // failRequest answers a request that the app did not.

@@ -298,8 +298,8 @@ func TestAppGoesAwaySlowly(t *testing.T) {
 		t.Error("a closed port answered")
 	}
 	w.wantReason(invoke.ReasonAppUnavailable)
-	if e, ok := errors.AsType[*tunnel.AdapterError](receive(t, failed, "the answer")); !ok || e.Code != tunnel.CodeAppTimeout {
-		t.Errorf("error %v, want %s", e, tunnel.CodeAppTimeout)
+	if e, ok := errors.AsType[*tunnel.AdapterError](receive(t, failed, "the answer")); !ok || e.Code != tunnel.CodeAppFailed {
+		t.Errorf("error %v, want %s", e, tunnel.CodeAppFailed)
 	}
 }
 

@@ -53,10 +53,13 @@ type loop struct {
 	api    runtimeAPI
 	events eventRouter
 	log    *slog.Logger
+	// end, if set, is asked after each invocation, and returns why there must
+	// not be another one.
+	end func() error
 }
 
 // run returns nil when ctx is done and no invocation is open, and an error
-// when Lambda's API does not work.
+// when Lambda's API does not work or l.end says so.
 func (l *loop) run(ctx context.Context) error {
 	for {
 		inv, err := l.api.Next(ctx)
@@ -71,6 +74,11 @@ func (l *loop) run(ctx context.Context) error {
 			result, err = l.handle(ctx, inv)
 		}
 		l.answer(ctx, inv, result, err)
+		if l.end != nil && ctx.Err() == nil {
+			if err := l.end(); err != nil {
+				return err
+			}
+		}
 	}
 }
 

@@ -342,3 +342,9 @@ func receive[T any](t *testing.T, from <-chan T, what string) T {
 		panic("unreachable")
 	}
 }
+
+func readAll(resp *http.Response) (string, error) {
+	defer resp.Body.Close() //nolint:errcheck // read to the end or broken
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}

@@ -27,3 +27,5 @@ func killGroup(pid int) {
 }
 
 func execute(string, []string, []string) error { return errors.ErrUnsupported }
+
+func groupStopped(int) bool { return false }

@@ -34,10 +34,19 @@ type readiness struct {
 }
 
 func newReadiness(cfg *Config, log *slog.Logger) *readiness {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	if cfg.AppProtocol == protocolH2C && (cfg.ReadinessPort == 0 || cfg.ReadinessPort == cfg.Port) {
+		// What another port speaks is not said; health checks mostly speak
+		// HTTP/1.1.
+		protocols.SetHTTP1(false)
+		protocols.SetUnencryptedHTTP2(true)
+	}
 	return &readiness{cfg: cfg, log: log, client: &http.Client{
 		Transport: &http.Transport{
 			Proxy:             nil,  // the app is on this machine
-			DisableKeepAlives: true, // it is asked once more at most
+			DisableKeepAlives: true, // it is asked seldom
+			Protocols:         &protocols,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -109,7 +118,17 @@ func (r *readiness) try(ctx context.Context) error {
 	}
 	_ = resp.Body.Close() // only the status counts
 	if !r.cfg.healthy(resp.StatusCode) {
-		return fmt.Errorf("%s answers with status %d", url, resp.StatusCode)
+		return &unhealthyError{url, resp.StatusCode}
 	}
 	return nil
+}
+
+// unhealthyError: the app answers, but says that it is not ready.
+type unhealthyError struct {
+	url    string
+	status int
+}
+
+func (e *unhealthyError) Error() string {
+	return fmt.Sprintf("%s answers with status %d", e.url, e.status)
 }

@@ -77,7 +77,7 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 	}
 
 	suspect := make(chan struct{}, 1)
-	proxy := appproxy.New(appproxy.Config{
+	proxy := p.newProxy(appproxy.Config{
 		Address:    p.cfg.AppAddress(),
 		Fail:       failRequest,
 		CloseWrite: tunnel.CloseWrite,
@@ -90,16 +90,67 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 		},
 	})
 	defer proxy.Close()
-	l := &loop{api: p.api, log: p.log, events: dispatchEvents{&dispatcher{
+	l := &loop{api: p.api, log: p.log, end: p.beyondRepair, events: dispatchEvents{&dispatcher{
 		app:         p.app,
 		proxy:       proxy,
 		suspect:     suspect,
 		probe:       p.probe,
+		hang:        p.hangWatch(proxy, ready),
+		hung:        p.hung,
 		log:         p.log,
 		environment: p.env["AWS_LAMBDA_LOG_STREAM_NAME"],
 		version:     p.env["AWS_LAMBDA_FUNCTION_VERSION"],
 	}}}
 	return l.run(ctx)
+}
+
+// newProxy returns what speaks the app's protocol.
+func (p *process) newProxy(cfg appproxy.Config) appproxy.App {
+	if p.cfg.AppProtocol == protocolH2C {
+		return appproxy.NewH2(cfg)
+	}
+	return appproxy.New(cfg)
+}
+
+// hangWatch returns what watches the app while an instance with room for
+// maxConcurrent requests is served. With room for one, an app with a single
+// thread has nothing left to answer a check with while it works.
+func (p *process) hangWatch(proxy appproxy.App, ready *readiness) func(maxConcurrent int) *hangWatch {
+	return func(maxConcurrent int) *hangWatch {
+		h := &hangWatch{activity: proxy.Activity, ask: ready.alive, tick: hangTick}
+		if maxConcurrent > 1 {
+			h.timeout = p.cfg.HangTimeout
+		}
+		if h.timeout > 0 {
+			h.tick = min(hangTick, h.timeout/5)
+		}
+		if p.sup != nil {
+			h.stopped = p.sup.frozen
+		}
+		return h
+	}
+}
+
+// hung ends an app that hangs. Only what was started here can be ended here.
+func (p *process) hung(cause error) {
+	if p.sup != nil {
+		p.sup.kill(cause)
+		return
+	}
+	p.log.Error("app is given up", slog.Any("error", cause))
+	p.app.markDown(cause)
+}
+
+// beyondRepair returns why the environment cannot be used again: an app that
+// Lambda has started can be replaced only together with it.
+func (p *process) beyondRepair() error {
+	if p.sup != nil {
+		return nil
+	}
+	if cause := p.app.lastCause(); cause != nil {
+		return fmt.Errorf("ending the environment: %w", cause)
+	}
+	return nil
 }
 
 // probe reports whether the app accepts connections.

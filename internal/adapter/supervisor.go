@@ -37,6 +37,7 @@ type supervisor struct {
 	mu      sync.Mutex
 	process *os.Process // guarded by mu; nil while there is none
 	stopped bool        // guarded by mu
+	cause   error       // guarded by mu; why kill was called for the process
 }
 
 // run keeps the app running until ctx is done, and returns when it has ended.
@@ -82,9 +83,14 @@ func (s *supervisor) runOnce() error {
 	err := cmd.Wait()
 	s.mu.Lock()
 	s.process = nil
+	cause := s.cause
+	s.cause = nil
 	s.mu.Unlock()
 	// What the app has started and left behind may hold its port.
 	killGroup(cmd.Process.Pid)
+	if cause != nil {
+		return cause
+	}
 	if err == nil {
 		return errors.New("app exited with status 0")
 	}
@@ -117,6 +123,25 @@ func (s *supervisor) signal(sig os.Signal) {
 	if s.process != nil {
 		signalGroup(s.process, sig)
 	}
+}
+
+// kill ends the app at once and names the cause, which is reported as the
+// app's end. It is started again like one that ended by itself.
+func (s *supervisor) kill(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process != nil {
+		s.cause = cause
+		killGroup(s.process.Pid)
+	}
+}
+
+// frozen reports whether a process of the app is stopped by a signal.
+func (s *supervisor) frozen() bool {
+	s.mu.Lock()
+	p := s.process
+	s.mu.Unlock()
+	return p != nil && groupStopped(p.Pid)
 }
 
 // stop asks the app to end, and ends it when it does not.
