@@ -60,9 +60,9 @@ func (p *Pool) decide(now time.Time) time.Time {
 		p.release(in, drainNotNeeded)
 	}
 	if d.Start > 0 {
-		check = earlier(check, now.Add(p.scaler.Overdue()))
+		check = sooner(check, now.Add(p.scaler.Overdue()))
 	}
-	return earlier(d.Wake, check)
+	return sooner(d.Wake, check)
 }
 
 // quieten reduces a decision to what waiting requests need.
@@ -83,7 +83,7 @@ func (p *Pool) fleet() scale.Fleet {
 		switch in.state {
 		case StateStarting:
 			switch {
-			case in.lost:
+			case in.lost, in.blamed:
 			case in.overdue:
 				f.Overdue++
 			default:

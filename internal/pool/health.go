@@ -48,7 +48,7 @@ func (p *Pool) checkHealth(now time.Time) (again time.Time) {
 				continue
 			}
 			if left := in.readyAt.Add(scale.ProvingTime).Sub(now); left > 0 {
-				again = earlier(again, now.Add(left))
+				again = sooner(again, now.Add(left))
 				continue
 			}
 			p.prove(in)
@@ -63,7 +63,7 @@ func (p *Pool) checkHealth(now time.Time) (again time.Time) {
 func (in *instance) due(d time.Duration, now time.Time, again *time.Time) bool {
 	at := in.startedAt.Add(d)
 	if now.Before(at) {
-		*again = earlier(*again, at)
+		*again = sooner(*again, at)
 		return false
 	}
 	return true
@@ -80,6 +80,7 @@ func (p *Pool) blameSilence(in *instance, kind scale.Failure, now time.Time) {
 		p.lastFailure = errNoCallBack
 	}
 	p.scaler.Failed(kind, now)
+	p.scaler.Starting(p.fleet().Starting)
 	p.giveUpQueue(now)
 }
 
@@ -157,6 +158,7 @@ func (p *Pool) blame(in *instance, cause error, now time.Time) {
 	in.blamed = true
 	p.lastFailure = cause
 	p.scaler.Failed(kind, now)
+	p.scaler.Starting(p.fleet().Starting)
 }
 
 // provingTunnel notices the first answer of an instance's app.
@@ -177,8 +179,8 @@ func (t *provingTunnel) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// earlier returns the earlier of two times, where zero means never.
-func earlier(a, b time.Time) time.Time {
+// sooner returns the earlier of two times, where zero means never.
+func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
 	}

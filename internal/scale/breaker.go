@@ -183,10 +183,6 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 		kind = FailureOther
 	}
 	l.fill(now)
-	if l.probing {
-		l.probing, l.starting = false, 0 // it was the only one
-	}
-
 	sameRound := now.Before(l.until)
 	if !sameRound {
 		l.alive = l.succeeds && l.rounds == 0

@@ -198,6 +198,10 @@ func (s *Scaler) Lost() time.Duration { return s.starts.lost() }
 // or not, or that one has not called back in time.
 func (s *Scaler) Failed(kind Failure, now time.Time) { s.limiter.failed(kind, now, s.rand()) }
 
+// Starting tells how many instances are starting and not overdue. Decide is
+// told anyway; this is for what is asked of Blocked before that.
+func (s *Scaler) Starting(n int) { s.limiter.fleet(n) }
+
 // Desired returns how many instances the last decision aimed at.
 func (s *Scaler) Desired() int { return s.desired }
 
