@@ -87,7 +87,7 @@ func TestCloseReadsTheResultsOfInstancesThatItCuts(t *testing.T) {
 	f := newFakeLambda()
 	play(t, Settings{QueueSize: 1}, f, func(s *scene) {
 		l := s.lease()
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second)
 		defer cancel()
 		start := time.Now()
 		if err := s.pool.Close(ctx); !errors.Is(err, context.DeadlineExceeded) {
