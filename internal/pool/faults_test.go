@@ -118,6 +118,7 @@ func (l *faultyLambda) Invoke(ctx context.Context, ev invoke.Event) (invoke.Resu
 	l.mu.Lock()
 	l.started = append(l.started, begun)
 	f := l.choose()
+	coldStart := l.coldStart
 	l.mu.Unlock()
 
 	res := invoke.Result{Instance: ev.Instance, Reason: invoke.ReasonDrained}
@@ -127,7 +128,7 @@ func (l *faultyLambda) Invoke(ctx context.Context, ev invoke.Event) (invoke.Resu
 	case initError:
 		return res, errors.Join(sleep(ctx, time.Second), faultErrors[f])
 	case crashAtStart:
-		return res, errors.Join(sleep(ctx, l.coldStart/2), faultErrors[f])
+		return res, errors.Join(sleep(ctx, coldStart/2), faultErrors[f])
 	case invokeHangs:
 		<-ctx.Done()
 		return res, ctx.Err()
@@ -138,7 +139,7 @@ func (l *faultyLambda) Invoke(ctx context.Context, ev invoke.Event) (invoke.Resu
 		return res, errors.Join(sleep(ctx, 20*time.Millisecond), err)
 	}
 
-	if err := sleep(ctx, l.coldStart); err != nil {
+	if err := sleep(ctx, coldStart); err != nil {
 		return res, err
 	}
 	l.mu.Lock()

@@ -72,32 +72,33 @@ func TestSlowStartIsNotDoubled(t *testing.T) {
 	})
 }
 
-// An overdue instance whose place was taken meanwhile gets no requests: the
+// Overdue instances whose places were taken meanwhile get no requests: the
 // maximum holds.
-func TestOverdueInstanceDoesNotExceedTheMaximum(t *testing.T) {
-	f := newFakeLambda()
-	f.coldStart = 14 * time.Second
+func TestOverdueInstancesDoNotExceedTheMaximum(t *testing.T) {
+	const most = 10
+	l := newFaultyLambda(noFault)
+	l.coldStart = 14 * time.Second
 	set := settings()
-	set.Scale = scale.Config{MaxConcurrent: 1, MaxInstances: 1, IdleTimeout: time.Minute}
-	play(t, set, f, func(s *scene) {
+	set.Scale = scale.Config{MaxConcurrent: 1, MaxInstances: most, IdleTimeout: time.Minute}
+	disaster(t, l, set, func(t *testing.T, ctx context.Context, p *Pool, c *clients) {
 		time.AfterFunc(5*time.Second, func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.coldStart = time.Second
+			l.set(func() fault { l.coldStart = time.Second; return noFault })
 		})
-		l := s.lease()
-		if l.Waited() > 12*time.Second {
-			s.Errorf("waited %v", l.Waited())
-		}
-		for range 100 {
-			time.Sleep(100 * time.Millisecond)
-			if n := s.instances(StateReady); n > 1 {
-				s.Fatalf("%d instances are ready", n)
+		c.run(ctx, p, 2*most, 100*time.Millisecond)
+		for begin := time.Now(); time.Since(begin) < 20*time.Second; time.Sleep(10 * time.Millisecond) {
+			ready := 0
+			for _, in := range p.Snapshot().Instances {
+				if in.State == StateReady.String() {
+					ready++
+				}
+			}
+			if ready > most {
+				t.Errorf("%d instances are ready after %v", ready, time.Since(begin))
+				break
 			}
 		}
-		l.Release()
-		if n := f.invocations(); n != 2 {
-			s.Errorf("%d invocations", n)
+		if n := len(l.starts()); n != 2*most {
+			t.Errorf("%d invocations, want each of %d once more", n, most)
 		}
 	})
 }
@@ -225,7 +226,7 @@ func TestOldFailureIsForgotten(t *testing.T) {
 		f.mu.Unlock()
 		time.Sleep(time.Until(u.RetryAt))
 		s.lease().Release() // without a request: the breaker is still open
-		time.Sleep(3 * time.Second)
+		time.Sleep(scale.ProvingTime + time.Second)
 		if n := len(s.pool.Snapshot().Instances); n != 0 {
 			s.Fatalf("%d instances are left", n)
 		}
