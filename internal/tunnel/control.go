@@ -36,6 +36,8 @@ const (
 	msgStats    = "stats"    // adapter → router
 	msgDrain    = "drain"    // router → adapter: please drain
 	msgIdle     = "idle"     // router → adapter, once after draining: no request is open and none will come
+	msgPing     = "ping"     // router → adapter: do you live?
+	msgPong     = "pong"     // adapter → router: the answer
 )
 
 // control is one line of the control stream, in either direction.

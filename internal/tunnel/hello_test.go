@@ -56,6 +56,8 @@ func TestWireFormat(t *testing.T) {
 		{"stats", control{Type: msgStats, InFlight: 3, Requests: 17}},
 		{"drain", control{Type: msgDrain, Reason: "scale_down"}},
 		{"idle", control{Type: msgIdle}},
+		{"ping", control{Type: msgPing}},
+		{"pong", control{Type: msgPong}},
 	} {
 		b.WriteString(line.name + ": ")
 		b.Write(encodeLine(line.v))

@@ -257,6 +257,7 @@ func (l *Listener) hello(c *conn) (*tunnel, func(Tunnel), error) {
 		return nil, nil, err
 	}
 	t := newTunnel(c, engine)
+	t.watch.patience = l.cfg.PingTimeout
 
 	nonce := newNonce()
 	line := encodeLine(routerHello{Version: protocolVersion, Nonce: nonce, MaxHeaderBytes: l.cfg.MaxHeaderBytes})

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,6 +124,115 @@ func TestPeerVanishes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// While a request waits, an adapter that says nothing is asked, suspected after
+// 2 s, and lost after 6 s. One that only takes long is left alone, and one that
+// is heard again is not suspected any more.
+func TestSilenceWhileARequestWaits(t *testing.T) {
+	const askedAndSuspect, lost = askAfter + suspectAfter, askAfter + defaultPingTimeout + 2*lookEvery
+	for name, tt := range map[string]struct {
+		silent time.Duration // the adapter is, from the request on
+		want   []bool        // what Suspect says
+		ends   bool
+	}{
+		"a long request": {0, nil, false},
+		"a short break":  {askedAndSuspect - 100*time.Millisecond, nil, false},
+		"a long break":   {askedAndSuspect + time.Second, []bool{true, false}, false},
+		"for good":       {time.Hour, []bool{true}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				mem := newMemListener()
+				l := listenOn(t, mem, ListenerConfig{})
+				tunnels := l.expect(testID, testSecret)
+				cfg := l.dialConfig(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/quick" {
+						return
+					}
+					select {
+					case <-time.After(30 * time.Second):
+					case <-r.Context().Done():
+					}
+				}))
+				cfg.PingInterval = time.Hour // it would notice that it cannot write
+				var held *heldConn
+				cfg.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+					c, err := mem.dial(ctx, network, addr)
+					held = &heldConn{Conn: c, closed: make(chan struct{})}
+					return held, err
+				}
+				s, err := Dial(t.Context(), cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tunnel := receive(t, tunnels)
+				do(t, tunnel, request(t, "GET", "/quick"))
+				time.Sleep(time.Minute) // no request: nobody is asked, nobody suspected
+				if asTunnel(tunnel).watch.running.Load() {
+					t.Error("an idle adapter is watched")
+				}
+				start := time.Now()
+				held.hold(tt.silent)
+				answered := make(chan error, 1)
+				go func() {
+					resp, err := tunnel.RoundTrip(request(t, "GET", "/"))
+					if err == nil {
+						_ = resp.Body.Close()
+					}
+					answered <- err
+				}()
+				for _, want := range tt.want {
+					if got := <-tunnel.(Watched).Suspect(); got != want {
+						t.Errorf("suspect is %v, want %v", got, want)
+					}
+					if took := time.Since(start); want && took > askedAndSuspect+lookEvery {
+						t.Errorf("suspected after %v", took)
+					}
+				}
+				if err := <-answered; (err != nil) != tt.ends {
+					t.Errorf("the request ended with %v", err)
+				}
+				if took := time.Since(start); tt.ends && (took > lost || !errors.Is(tunnel.Err(), ErrPeerLost)) {
+					t.Errorf("ended with %v after %v", tunnel.Err(), took)
+				}
+				select {
+				case v := <-tunnel.(Watched).Suspect():
+					t.Errorf("then suspect is %v", v)
+				default:
+				}
+				_ = tunnel.Close()
+				_ = held.Close()
+				_ = s.Close()
+				<-tunnel.Done()
+			})
+		})
+	}
+}
+
+func asTunnel(t Tunnel) *tunnel { return t.(*tunnel) }
+
+// heldConn is a connection on which nothing leaves for a while.
+type heldConn struct {
+	net.Conn
+	until  atomic.Int64 // Unix time in ns
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (h *heldConn) hold(d time.Duration) { h.until.Store(time.Now().Add(d).UnixNano()) }
+
+func (h *heldConn) Write(p []byte) (int, error) {
+	select {
+	case <-time.After(time.Until(time.Unix(0, h.until.Load()))):
+	case <-h.closed:
+	}
+	return h.Conn.Write(p)
+}
+
+func (h *heldConn) Close() error {
+	h.once.Do(func() { close(h.closed) })
+	return h.Conn.Close()
 }
 
 // A peer that answers but reads nothing must not hold a writer for ever.

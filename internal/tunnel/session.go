@@ -220,6 +220,8 @@ func (s *Session) readControl(lines *lineReader) {
 		switch c.Type {
 		case msgDrain:
 			s.requestedOnce.Do(func() { close(s.requested) })
+		case msgPing:
+			s.out.put(encodeLine(control{Type: msgPong}))
 		case msgIdle:
 			if s.draining.Load() {
 				s.idleOnce.Do(func() { close(s.idle) })

@@ -92,6 +92,8 @@ type tunnel struct {
 	draining atomic.Bool
 	idleSent atomic.Bool
 
+	watch watch // of the adapter, while requests wait
+
 	drainOnce sync.Once
 	drainCh   chan struct{} // closed when draining
 	done      chan struct{}
@@ -104,6 +106,7 @@ type tunnel struct {
 var (
 	_ Tunnel   = (*tunnel)(nil)
 	_ Reporter = (*tunnel)(nil)
+	_ Watched  = (*tunnel)(nil)
 )
 
 func newTunnel(c *conn, e routerEngine) *tunnel {
@@ -111,6 +114,7 @@ func newTunnel(c *conn, e routerEngine) *tunnel {
 		conn:    c,
 		engine:  e,
 		out:     newLineQueue(),
+		watch:   watch{patience: defaultPingTimeout, changes: make(chan bool, 1)},
 		drainCh: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
@@ -168,6 +172,7 @@ func (t *tunnel) serve() {
 		}
 		t.conn.closeWith(protocolError(err))
 	}
+	t.watch.stop()
 	t.startDraining("")
 	_ = t.engine.Close()
 	_ = t.out.Close()
@@ -235,6 +240,7 @@ func (t *tunnel) begin() error {
 	t.pending.Add(1)
 	if !t.draining.Load() {
 		t.conn.guard.request()
+		t.watchRequest()
 		return nil
 	}
 	t.end()
