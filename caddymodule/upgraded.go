@@ -78,6 +78,8 @@ func (u *upgraded) close() {
 // let a frame end in that time gets no Close frame, and sees a connection
 // that broke: it did.
 func (u *upgraded) part(word []byte, patience time.Duration) {
+	var words sync.WaitGroup
+	defer words.Wait()
 	defer u.close()
 	if u.down.frames == nil {
 		return
@@ -88,8 +90,8 @@ func (u *upgraded) part(word []byte, patience time.Duration) {
 		close(over)
 	})
 	defer limit.Stop()
-	go u.down.say(word)
-	go u.up.say(clientLeaves)
+	words.Go(func() { u.down.say(word) })
+	words.Go(func() { u.up.say(clientLeaves) })
 	for _, heard := range []<-chan struct{}{u.down.heard, u.up.heard} {
 		select {
 		case <-heard:

@@ -67,6 +67,20 @@ func TestRequestsHearOfAnAdapterThatDrains(t *testing.T) {
 	})
 }
 
+// Nobody says anything in the name of an instance that is gone.
+func TestRequestsHearNothingWhenTheTunnelIsLost(t *testing.T) {
+	f := newFakeLambda()
+	play(t, Settings{QueueSize: 1}, f, func(s *scene) {
+		l := s.lease()
+		_ = f.tunnel(0).Close()
+		synctest.Wait()
+		if over(l.Ending()) {
+			t.Error("heard that the instance is ending, but it has ended")
+		}
+		l.Release()
+	})
+}
+
 func TestThePoolSaysThatItIsEnding(t *testing.T) {
 	play(t, Settings{QueueSize: 1}, newFakeLambda(), func(s *scene) {
 		l := s.lease()

@@ -164,7 +164,13 @@ func (t *fakeTunnel) Slots() int                { return t.ready.MaxConcurrent }
 func (t *fakeTunnel) Drain(string)              { _ = t.Close() }
 func (t *fakeTunnel) Draining() <-chan struct{} { return t.drain }
 func (t *fakeTunnel) Done() <-chan struct{}     { return t.done }
-func (t *fakeTunnel) Err() error                { return tunnel.ErrPeerClosed }
+
+func (t *fakeTunnel) Err() error {
+	if t.closed() {
+		return tunnel.ErrPeerClosed
+	}
+	return nil
+}
 
 // announce is the adapter saying that it takes no more.
 func (t *fakeTunnel) announce() {

@@ -136,7 +136,9 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 		case <-announced:
 			announced = nil // closed for good: do not look again
 			in.retire("asked by the adapter")
-			in.end()
+			if t.Err() == nil { // else it is gone without a warning
+				in.end()
+			}
 		case <-in.idle:
 			if !told {
 				told = true
