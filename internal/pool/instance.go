@@ -42,6 +42,7 @@ type instance struct {
 	slots    dispatch.Instance
 	state    State
 	expiring bool // its replacement is due
+	suspect  bool // its adapter does not answer
 	overdue  bool // it should have been ready, and is no capacity
 	lost     bool // the same, and not even counted any more
 	late     bool // the scaler has heard that it was overdue
@@ -114,10 +115,31 @@ func (in *instance) ready(t tunnel.Tunnel) (replaceAt, drainAt, endAt time.Time)
 	return replaceAt, drainAt, endAt
 }
 
-// limits are what the pool wants, or less if the adapter takes less.
+// limits are what the pool wants, or less if the adapter takes less. An instance
+// that does not answer keeps the requests that wait for it and gets no more.
 func (in *instance) limits(c scale.Config) dispatch.Limits {
+	if in.suspect {
+		return dispatch.Limits{Target: 1, Max: 1}
+	}
 	most := min(c.MaxConcurrent, in.tunnel.Ready().MaxConcurrent)
 	return dispatch.Limits{Target: min(c.TargetConcurrent, most), Max: most}
+}
+
+// suspected takes note of whether the adapter answers.
+func (in *instance) suspected(suspect bool) {
+	p := in.pool
+	p.mu.Lock()
+	in.suspect = suspect
+	if in.state == StateReady {
+		p.disp.SetLimits(&in.slots, in.limits(p.set.Scale))
+	}
+	p.mu.Unlock()
+	if suspect {
+		in.log("instance does not answer")
+	} else {
+		in.log("instance answers again")
+	}
+	p.wake()
 }
 
 // expire marks the instance as due for replacement.

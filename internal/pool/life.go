@@ -118,6 +118,10 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 	next := time.NewTimer(time.Until(replaceAt))
 	defer next.Stop()
 	announced := t.Draining()
+	var suspect <-chan bool
+	if w, ok := t.(tunnel.Watched); ok {
+		suspect = w.Suspect()
+	}
 	told := false
 	for {
 		select {
@@ -139,6 +143,8 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 			if t.Err() == nil { // else it is gone without a warning
 				in.end()
 			}
+		case bad := <-suspect:
+			in.suspected(bad)
 		case <-in.idle:
 			if !told {
 				told = true
