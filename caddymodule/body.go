@@ -82,7 +82,9 @@ func statusOfBody(r *http.Request, err error) int {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return http.StatusRequestTimeout // Caddy's read_timeout
 	}
-	if r.Context().Err() != nil || isDisconnect(err) {
+	// HTTP/2 and 3 end a stream whose client breaks the rules, and it can be
+	// reset a moment before the context ends.
+	if r.ProtoMajor > 1 || r.Context().Err() != nil || isDisconnect(err) {
 		return statusClientGone
 	}
 	return http.StatusBadRequest
