@@ -8,9 +8,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/lambda-dispatch/lambda-dispatch/internal/tunnel"
 )
@@ -127,7 +129,13 @@ type callbackListener struct {
 	made   func() (*tunnel.Identity, error)
 	served chan struct{}
 	log    *zap.Logger
+	// rejects writes a few lines a second of each kind, because whoever can
+	// reach the port decides how many there are. The metric counts them all.
+	rejects *zap.Logger
 }
+
+// rejectLines is how many rejected callbacks are logged in a second.
+const rejectLines = 10
 
 // callbackListeners holds the bound sockets by the address they were asked for.
 var callbackListeners = caddy.NewUsagePool()
@@ -211,6 +219,9 @@ func bindCallback(address string, log *zap.Logger) (*callbackListener, error) {
 		return nil, fmt.Errorf("callback listener: %w", err)
 	}
 	l := &callbackListener{made: sync.OnceValues(tunnel.NewIdentity), served: make(chan struct{}), log: log}
+	l.rejects = log.WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewSamplerWithOptions(c, time.Second, rejectLines, 0)
+	}))
 	l.Listener = tunnel.NewListener(ln, tunnel.ListenerConfig{OnReject: l.rejected})
 	log.Info("callback listener bound", zap.String("address", ln.Addr().String()))
 	go func() {
@@ -246,7 +257,7 @@ func (l *callbackListener) rejected(remote net.Addr, err error) {
 	if reject == tunnel.RejectInstance || reject == tunnel.RejectMAC {
 		level = zap.WarnLevel
 	}
-	if c := l.log.Check(level, "callback rejected"); c != nil {
+	if c := l.rejects.Check(level, "callback rejected"); c != nil {
 		c.Write(zap.Stringer("remote", remote), zap.Error(err))
 	}
 }

@@ -291,6 +291,31 @@ func testWhoMayNotConnect(t *testing.T, mode string) {
 	before := r.rejected()["instance"]
 	refused(adapterFor(mine.Event, served))()
 	r.await("a finished ID to be counted", func() bool { return r.rejected()["instance"] > before })
+
+	// All are counted, and some are logged.
+	before = r.rejected()["instance"]
+	const many = 300
+	var wg sync.WaitGroup
+	begin := time.Now()
+	for range 10 {
+		wg.Go(func() {
+			for range many / 10 {
+				refused(adapterFor(mine.Event, served))()
+			}
+		})
+	}
+	wg.Wait()
+	r.await("all of them to be counted", func() bool { return r.rejected()["instance"] == before+many })
+	seconds := int(time.Since(begin).Seconds()) + 2
+	lines := 0
+	for _, e := range r.logs.lines("callback rejected") {
+		if e["level"] == "warn" {
+			lines++
+		}
+	}
+	if lines < 5 || lines > 10*seconds+len(tests) {
+		t.Errorf("%d warnings about %d strangers in %d s", lines, many, seconds)
+	}
 	t.Logf("%d requests meanwhile, rejected %v", stop(), r.rejected())
 }
 
