@@ -70,7 +70,8 @@ var faultErrors = map[fault]*invoke.Error{
 // faults a test chooses for each invocation.
 type faultyLambda struct {
 	coldStart time.Duration
-	timeout   time.Duration // of the function
+	timeout   time.Duration                                                 // of the function
+	answer    func(*fakeTunnel) func(*http.Request) (*http.Response, error) // what the app does, if not nil
 
 	mu      sync.Mutex
 	choose  func() fault
@@ -168,6 +169,9 @@ func (l *faultyLambda) Invoke(ctx context.Context, ev invoke.Event) (invoke.Resu
 		}
 		return &http.Response{StatusCode: 200, Body: io.NopCloser(strings.NewReader("ok"))}, nil
 	})
+	if l.answer != nil {
+		t.serve(l.answer(t))
+	}
 	accept(t)
 	end := time.NewTimer(time.Until(t.ready.Deadline))
 	defer end.Stop()

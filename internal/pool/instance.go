@@ -80,9 +80,8 @@ func (p *Pool) start(now time.Time) {
 	p.tasks.Go(func() { in.live(set, ev) })
 }
 
-// ready makes the instance take requests and returns when it is to be replaced,
-// when it is to stop, and when those that are left are to come to an end.
-func (in *instance) ready(t tunnel.Tunnel) (replaceAt, drainAt, endAt time.Time) {
+// ready makes the instance take requests.
+func (in *instance) ready(t tunnel.Tunnel) {
 	p := in.pool
 	now := time.Now()
 	said := t.Ready()
@@ -95,8 +94,6 @@ func (in *instance) ready(t tunnel.Tunnel) (replaceAt, drainAt, endAt time.Time)
 	in.state = StateReady
 	p.scaler.Started(took, now)
 	p.lastFailure, p.lastReady = nil, now
-	replaceAt, drainAt = p.scaler.Retire(in.startedAt, said.Deadline)
-	endAt = endsAt(drainAt, in.until())
 	if f := p.fleet(); f.Ready-f.Expiring > p.set.Scale.MaxInstances && p.set.Scale.MaxInstances > 0 {
 		p.retire(in, drainNotNeeded) // it was overdue, and another one has its place
 	} else {
@@ -112,7 +109,6 @@ func (in *instance) ready(t tunnel.Tunnel) (replaceAt, drainAt, endAt time.Time)
 		zap.String("environment", said.Environment),
 		zap.Time("deadline", said.Deadline))
 	p.wake()
-	return replaceAt, drainAt, endAt
 }
 
 // limits are what the pool wants, or less if the adapter takes less. An instance

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 
 	"go.uber.org/zap"
@@ -114,8 +115,9 @@ var errNoCallBack = errors.New("the environment did not call back: " +
 // serving is the life of the instance with a tunnel: ready, then draining. It
 // returns nil if the tunnel ended before the invocation did.
 func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
-	replaceAt, drainAt, endAt := in.ready(t)
-	next := time.NewTimer(time.Until(replaceAt))
+	in.ready(t)
+	end := ending{in: in, spread: rand.Float64()} //nolint:gosec // not a secret
+	next := time.NewTimer(0)
 	defer next.Stop()
 	announced := t.Draining()
 	var suspect <-chan bool
@@ -126,17 +128,9 @@ func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 	for {
 		select {
 		case <-next.C:
-			if time.Now().Before(drainAt) {
-				in.expire()
-				next.Reset(time.Until(drainAt))
-				continue
+			if wait := end.step(time.Now()); wait > 0 {
+				next.Reset(wait)
 			}
-			in.retire(drainDeadline)
-			if left := time.Until(endAt); left > 0 { // for upgraded connections
-				next.Reset(left)
-				continue
-			}
-			in.end()
 		case <-announced:
 			announced = nil // closed for good: do not look again
 			in.retire("asked by the adapter")

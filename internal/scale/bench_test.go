@@ -27,7 +27,7 @@ func TestNothingIsAllocated(t *testing.T) {
 		"Failed":  func() { s.Failed(FailureOther, now) },
 		"Started": func() { s.Started(time.Second, now) },
 		"Blocked": func() { s.Blocked(now) },
-		"Retire":  func() { s.Retire(now, now.Add(time.Minute)) },
+		"Retire":  func() { s.Retire(now, now.Add(time.Minute), 0.5) },
 	} {
 		if n := testing.AllocsPerRun(1000, func() {
 			i++

@@ -167,14 +167,14 @@ func TestRetire(t *testing.T) {
 		{"deadline before the start", -time.Second, 0, 0, 0.5, -time.Second, -time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := New(Config{}, epoch, func() float64 { return tc.random })
+			s := New(Config{}, epoch, func() float64 { return 0.5 })
 			if tc.start > 0 {
 				s.Started(tc.start, epoch)
 			}
 			if tc.served > 0 {
 				s.Served(tc.served)
 			}
-			replaceAt, drainAt := s.Retire(epoch, epoch.Add(tc.life))
+			replaceAt, drainAt := s.Retire(epoch, epoch.Add(tc.life), tc.random)
 			if replaceAt.Sub(epoch) != tc.replace || drainAt.Sub(epoch) != tc.drain {
 				t.Errorf("replaced after %v, drains after %v; want %v, %v",
 					replaceAt.Sub(epoch), drainAt.Sub(epoch), tc.replace, tc.drain)
@@ -183,7 +183,7 @@ func TestRetire(t *testing.T) {
 	}
 	t.Run("no deadline", func(t *testing.T) {
 		s := New(Config{}, epoch, func() float64 { return 0 })
-		if _, drainAt := s.Retire(epoch, time.Time{}); drainAt.Sub(epoch) != 890*time.Second {
+		if _, drainAt := s.Retire(epoch, time.Time{}, 0); drainAt.Sub(epoch) != 890*time.Second {
 			t.Errorf("drains after %v", drainAt.Sub(epoch))
 		}
 	})

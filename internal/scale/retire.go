@@ -36,8 +36,12 @@ const (
 // Retire returns when to start the replacement of an instance, and when to stop
 // giving the instance requests, so that those on it finish before its deadline.
 // startedAt is when it was invoked. replaceAt ≤ drainAt ≤ deadline. A zero
-// deadline is not known; the longest that Lambda allows is assumed.
-func (s *Scaler) Retire(startedAt, deadline time.Time) (replaceAt, drainAt time.Time) {
+// deadline is not known; the longest that Lambda allows is assumed. spread is a
+// random number in [0,1) that is the instance's own.
+//
+// The answer changes with what is learnt of starts and of requests, so ask again
+// now and then.
+func (s *Scaler) Retire(startedAt, deadline time.Time, spread float64) (replaceAt, drainAt time.Time) {
 	if deadline.IsZero() {
 		deadline = startedAt.Add(unknownLife)
 	}
@@ -53,7 +57,7 @@ func (s *Scaler) Retire(startedAt, deadline time.Time) (replaceAt, drainAt time.
 		start = unknownStart
 	}
 	lead := min(times(start, leadFactor), times(life, leadMostPart))
-	jitter := times(min(times(life, jitterPart), jitterMost), s.rand())
+	jitter := times(min(times(life, jitterPart), jitterMost), spread)
 
 	drainAt = deadline.Add(-finish - jitter)
 	return drainAt.Add(-lead), drainAt

@@ -365,7 +365,7 @@ func (m *sim) ready(in *simInstance) {
 	}
 	if m.life > 0 {
 		deadline := in.startedAt.Add(m.life)
-		replaceAt, drainAt := m.s.Retire(in.startedAt, deadline)
+		replaceAt, drainAt := m.s.Retire(in.startedAt, deadline, m.rnd.Float64())
 		m.after(replaceAt.Sub(m.now), func() { in.expiring = true; m.decide() })
 		m.after(drainAt.Sub(m.now), func() { m.drain(in); m.decide() })
 		m.after(deadline.Sub(m.now), func() { m.close(in) })
