@@ -143,6 +143,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if err != nil {
 		return err
 	}
+	defer dropEmptyBody(r)()
 	kept, err := keepBody(r)
 	if err != nil {
 		return caddyhttp.Error(statusOfBody(r, err), fmt.Errorf("reading request body: %w", err))

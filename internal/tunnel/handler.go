@@ -24,11 +24,7 @@ func incomingRequest(r *http.Request) (upgrade string) {
 			r.Header["Expect"] = vv
 		}
 	}
-	for k := range r.Trailer {
-		if isInternal(k) {
-			delete(r.Trailer, k)
-		}
-	}
+	incomingTrailers(r)
 	if upgrade != "" {
 		r.Header["Connection"] = []string{"Upgrade"}
 		r.Header["Upgrade"] = []string{upgrade}
@@ -232,7 +228,9 @@ func (w *responseWriter) cleanTrailers() {
 		if len(k) > len(http.TrailerPrefix) && k[:len(http.TrailerPrefix)] == http.TrailerPrefix {
 			name = k[len(http.TrailerPrefix):]
 		}
-		if isInternal(name) {
+		if isInternal(name) || len(vv) == 0 {
+			// An announced trailer with no value makes net/http's server (as of
+			// Go 1.26) forget to end the stream.
 			delete(h, k)
 			continue
 		}

@@ -25,6 +25,8 @@ const (
 	hdrCookie = internalPrefix + "Cookie"
 	// hdrExpect: the Expect field, which net/http's server takes out.
 	hdrExpect = internalPrefix + "Expect"
+	// hdrTrailer: in a request's trailers, those that were not announced.
+	hdrTrailer = internalPrefix + "Trailer"
 	// hdrLength: the Content-Length of a response with status 304, which says
 	// how long the body would have been (RFC 9110 section 8.6). net/http's
 	// client would miss that body.
@@ -44,16 +46,6 @@ func isHopByHop(name string) bool {
 		return true
 	}
 	return false
-}
-
-// validTrailer reports whether a field may be sent in a trailer section.
-// net/http's server answers any other with a stream error of type
-// PROTOCOL_ERROR, after which its client gives up the whole connection: a
-// client of the router must not be able to cause that.
-func validTrailer(name string) bool {
-	name = http.CanonicalHeaderKey(name)
-	return httpguts.ValidHeaderFieldName(name) && httpguts.ValidTrailerHeader(name) &&
-		!isHopByHop(name) && !isInternal(name)
 }
 
 // upgradeProtocol returns the protocol that a header section asks to upgrade

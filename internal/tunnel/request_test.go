@@ -187,15 +187,18 @@ func TestRequestTrailers(t *testing.T) {
 		r.Body = &eofHook{strings.NewReader("body"), func() {
 			// What a client may send in HTTP/1.1 and Go's server hands on.
 			r.Trailer["X-Sum"] = []string{"42"}
+			r.Trailer["X-Late"] = []string{"a: b", "", "a: b"}
 			r.Trailer["Authorization"] = []string{"x"}
 			r.Trailer["Content-Length"] = []string{"7"}
 			r.Trailer["Connection"] = []string{"x"}
 			r.Trailer["If-Match"] = []string{"x"}
 			r.Trailer["X-Bad"] = []string{"a\nb"}
 			r.Trailer["Lambda-Dispatch-X"] = []string{"x"}
+			r.Trailer[hdrTrailer] = []string{"X-Spoof: x", "Content-Length: 7"}
 		}}
 		do(t, p, r)
-		if got := receive(t, ch); !reflect.DeepEqual(got.Trailer, http.Header{"X-Sum": {"42"}}) || got.Body != "body" {
+		want := http.Header{"X-Sum": {"42"}, "X-Late": {"a: b", "", "a: b"}}
+		if got := receive(t, ch); !reflect.DeepEqual(got.Trailer, want) || got.Body != "body" {
 			t.Errorf("app got %q with trailer %q", got.Body, got.Trailer)
 		}
 	}

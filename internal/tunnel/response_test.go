@@ -61,6 +61,13 @@ func TestResponses(t *testing.T) {
 			}, status: 201, header: http.Header{"Set-Cookie": {"b=2", "a=1"}, "Date": {"then"}},
 		},
 		{
+			name: "announced trailers that do not come", handler: func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Trailer", "X-Sum")
+				_, _ = io.WriteString(w, "body")
+				w.Header()["X-Sum"] = nil
+			}, status: 200, header: http.Header{}, trailer: http.Header{"X-Sum": nil}, length: -1, body: "body",
+		},
+		{
 			name: "trailers", handler: func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Trailer", "X-Sum")
 				_, _ = io.WriteString(w, "body")

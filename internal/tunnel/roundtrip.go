@@ -94,7 +94,7 @@ func (x *exchange) outgoing(req *http.Request) (*http.Request, error) {
 		out.Header = make(http.Header, 1)
 	}
 	x.fixHeader(out)
-	if out.Trailer != nil {
+	if len(out.Trailer) > 0 {
 		fixTrailer(out)
 	}
 	if x.upgrade != "" {
@@ -111,7 +111,7 @@ func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != htt
 // each header name.
 func needsCopy(req *http.Request) bool {
 	u := req.URL
-	if req.Close || req.Trailer != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+	if req.Close || len(req.Trailer) > 0 || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return true
 	}
 	if u.Opaque == "" && u.RawPath != "" && u.EscapedPath() != u.RawPath {
@@ -204,49 +204,11 @@ func outgoingURL(req *http.Request) *url.URL {
 	return &u
 }
 
-// fixTrailer makes out send only trailer fields that the peer accepts.
-// Trailers are known only when the body has been read, and net/http does not
-// look at them again.
-func fixTrailer(out *http.Request) {
-	src := out.Trailer
-	out.Trailer = make(http.Header, len(src))
-	for k := range src {
-		if validTrailer(k) {
-			out.Trailer[k] = nil
-		}
-	}
-	if !hasBody(out) {
-		out.Trailer = nil
-		return
-	}
-	out.Body = &trailerBody{ReadCloser: out.Body, src: src, dst: out.Trailer}
-}
-
-type trailerBody struct {
-	io.ReadCloser
-	src, dst http.Header
-}
-
-func (b *trailerBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
-		for k, vv := range b.src {
-			if !validTrailer(k) {
-				continue
-			}
-			for _, v := range vv {
-				if httpguts.ValidHeaderFieldValue(v) {
-					b.dst[k] = append(b.dst[k], v)
-				}
-			}
-		}
-		b.src = nil
-	}
-	return n, err
-}
-
 // incoming makes an engine's response the app's again.
 func (x *exchange) incoming(resp *http.Response) error {
+	// What the tunnel speaks is nobody's business, but Via and logs would show
+	// it: router and adapter are one proxy, and apps speak HTTP/1.1 with it.
+	resp.Proto, resp.ProtoMajor, resp.ProtoMinor = "HTTP/1.1", 1, 1
 	var failure, status, upgrade, length string
 	for k, vv := range resp.Header {
 		if !isInternal(k) {
