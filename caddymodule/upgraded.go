@@ -13,6 +13,9 @@ const (
 	// upgradeGrace is how long the client of a connection that is being closed
 	// may take for what has already been written to it.
 	upgradeGrace = time.Second
+	// deliveryGrace is how long an app may take for what its client has sent, in
+	// order, after the app had ended its own direction.
+	deliveryGrace = 10 * time.Second
 )
 
 // upgraded is two connections that have become one.
@@ -42,6 +45,7 @@ func (u *upgraded) run() (broken error) {
 	up.Go(func() { _ = u.pass(u.up, u.client) })
 	broken = u.pass(u.down, u.app)
 	up.Wait()
+	u.deliver()
 	u.close()
 	u.cut.Stop()
 	close(u.done)
@@ -62,6 +66,18 @@ func (u *upgraded) pass(l *lane, src io.Reader) error {
 		u.close() // the direction cannot be ended alone
 	}
 	return nil
+}
+
+// deliver waits until the app has what was sent to it: closing its end would
+// throw away what is on its way. If it has been closed there is nothing to wait for.
+func (u *upgraded) deliver() {
+	app, ok := u.app.(interface{ Wait() error })
+	if !ok {
+		return
+	}
+	limit := time.AfterFunc(deliveryGrace, u.close)
+	defer limit.Stop()
+	_ = app.Wait()
 }
 
 // close ends both directions. It does not wait for that.

@@ -103,7 +103,7 @@ func (c *chunkWriter) CloseWrite() error {
 // duplex is the body of a response with status 101.
 type duplex struct {
 	down *chunkReader
-	body io.Closer
+	body io.ReadCloser
 	up   *io.PipeWriter
 }
 
@@ -113,6 +113,14 @@ func (d *duplex) Write(p []byte) (int, error) { return d.up.Write(p) }
 
 // CloseWrite ends the direction to the app; the other goes on.
 func (d *duplex) CloseWrite() error { return d.up.Close() }
+
+// Wait waits for the end of the stream, after both directions have ended: only
+// then has the adapter passed on everything that was written. Close ends the
+// wait, and throws away what is still on its way.
+func (d *duplex) Wait() error {
+	_, err := io.Copy(io.Discard, d.body)
+	return err
+}
 
 // Close ends both directions. Unless the app has ended its own, the adapter
 // sees the stream being cancelled.

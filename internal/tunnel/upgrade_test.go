@@ -24,6 +24,7 @@ func upgradeRequest(t testing.TB, path string) *http.Request {
 type upgraded interface {
 	io.ReadWriteCloser
 	CloseWrite() error
+	Wait() error
 }
 
 func upgrade(t testing.TB, p Tunnel, path string) upgraded {
@@ -115,16 +116,20 @@ func TestUpgradeHalfCloseByTheApp(t *testing.T) {
 	if b, err := io.ReadAll(conn); err != nil || string(b) != "first last" {
 		t.Fatalf("got %q, %v", b, err)
 	}
-	for range 3 { // the other direction is still open
-		if _, err := io.WriteString(conn, "more"); err != nil {
+	more := strings.Repeat("more", 50_000)
+	for range 5 { // the other direction is still open
+		if _, err := io.WriteString(conn, more); err != nil {
 			t.Fatal(err)
 		}
 	}
 	_ = conn.CloseWrite()
-	if b := receive(t, got); b != "moremoremore" {
-		t.Errorf("app got %q", b)
+	if err := conn.Wait(); err != nil {
+		t.Errorf("waiting for the end: %v", err)
 	}
-	_ = conn.Close()
+	_ = conn.Close() // now it cannot do harm
+	if b := receive(t, got); b != strings.Repeat(more, 5) {
+		t.Errorf("app got %d bytes", len(b))
+	}
 }
 
 func TestUpgradeCut(t *testing.T) {
