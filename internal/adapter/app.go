@@ -76,6 +76,13 @@ func (a *app) markDown(cause error) {
 	a.down = make(chan struct{})
 }
 
+// downs returns a channel that is closed when the app goes down next.
+func (a *app) downs() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.down
+}
+
 // lastCause is why the app went down last; nil if it never did.
 func (a *app) lastCause() error {
 	a.mu.Lock()

@@ -30,6 +30,12 @@ const (
 	downGrace = time.Second
 	// abortGrace is for the answers to requests that were just aborted.
 	abortGrace = 100 * time.Millisecond
+	// lostGrace is how long the failure of a request waits for the end of the
+	// app to be noticed. The router would else send the next requests to an
+	// app that is gone.
+	lostGrace = 100 * time.Millisecond
+	// announceGrace lets the announcement leave before the failure.
+	announceGrace = 2 * time.Millisecond
 )
 
 // dispatcher serves dispatch events.
@@ -39,7 +45,9 @@ type dispatcher struct {
 	suspect     <-chan struct{} // the proxy could not connect to the app
 	probe       func(context.Context) error
 	hang        func(maxConcurrent int) *hangWatch
-	hung        func(cause error) // gives up an app that hangs, so that it goes down
+	giveUp      func(cause error) // ends an app that does not answer, so that it goes down
+	doubt       bool              // whether the app is there was open when the last session ended
+	noticesEnd  bool              // the app is a child process, whose end is noticed at once
 	log         *slog.Logger
 	environment string
 	version     string // of the function
@@ -91,12 +99,20 @@ func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, deadline time.T
 	dctx, cancel := context.WithDeadline(ctx, end.cut)
 	defer cancel()
 
+	if err := d.recheck(dctx); err != nil {
+		result.Reason, result.Error = blame(ctx, invoke.ReasonAppUnavailable, err)
+		return
+	}
 	down, err := d.app.waitReady(dctx)
 	if err != nil {
 		result.Reason, result.Error = blame(ctx, invoke.ReasonAppUnavailable, err)
 		return
 	}
 	requests := appproxy.NewScope(d.proxy)
+	drained := make(chan struct{})
+	if d.noticesEnd {
+		requests.Lost = func(ctx context.Context) { awaitEnd(ctx, drained) }
+	}
 	session, err := d.dial(dctx, ev, end, requests)
 	if err != nil {
 		reason := invoke.ReasonRouterUnreachable
@@ -109,8 +125,20 @@ func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, deadline time.T
 	d.log.Info("instance ready", slog.String("instance", ev.Instance), slog.String("pool", ev.Pool),
 		slog.String("router", ev.Router), slog.Int("max_concurrent", ev.MaxConcurrent))
 
-	result.Reason, result.Error = d.attend(ctx, session, down, end, d.hang(ev.MaxConcurrent))
-	d.finish(ctx, session, requests, result.Reason, end)
+	wctx, stop := context.WithCancel(ctx)
+	var watches sync.WaitGroup
+	watches.Go(func() { d.watch(wctx) })
+	watches.Go(func() {
+		if cause := d.hang(ev.MaxConcurrent).run(wctx); cause != nil {
+			d.giveUp(cause)
+		}
+	})
+	result.Reason, result.Error = d.attend(ctx, session, down, end)
+	session.Drain(string(result.Reason))
+	close(drained)
+	d.finish(ctx, session, requests, down, end)
+	stop()
+	watches.Wait()
 	result.Requests = session.Requests()
 }
 
@@ -156,20 +184,7 @@ func (d *dispatcher) dial(ctx context.Context, ev invoke.Event, end times, reque
 }
 
 // attend waits for the first reason to end the instance.
-func (d *dispatcher) attend(
-	ctx context.Context, session *tunnel.Session, down <-chan struct{}, end times, hang *hangWatch,
-) (invoke.Reason, string) {
-	wctx, cancel := context.WithCancel(ctx)
-	var watch sync.WaitGroup
-	watch.Go(func() { d.watch(wctx) })
-	watch.Go(func() {
-		if cause := hang.run(wctx); cause != nil {
-			d.hung(cause)
-		}
-	})
-	defer watch.Wait()
-	defer cancel()
-
+func (d *dispatcher) attend(ctx context.Context, session *tunnel.Session, down <-chan struct{}, end times) (invoke.Reason, string) {
 	drain := time.NewTimer(time.Until(end.drain))
 	defer drain.Stop()
 	select {
@@ -186,8 +201,8 @@ func (d *dispatcher) attend(
 	}
 }
 
-// watch asks after an app that could not be connected to. Only one that does
-// not come back at once is gone: its accept queue may have been full.
+// watch asks after an app that could not be connected to, for as long as the
+// session lasts.
 func (d *dispatcher) watch(ctx context.Context) {
 	for {
 		select {
@@ -195,46 +210,109 @@ func (d *dispatcher) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		var err error
-		for range 10 {
-			pctx, cancel := context.WithTimeout(ctx, time.Second)
-			err = d.probe(pctx)
-			cancel()
-			if err == nil || ctx.Err() != nil {
-				break
-			}
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-ctx.Done():
-			}
+		err := d.insist(ctx)
+		if ctx.Err() != nil {
+			d.doubt = err != nil
+			return
 		}
-		if err != nil && ctx.Err() == nil {
-			d.app.markDown(fmt.Errorf("app stopped answering: %w", err))
+		if err != nil {
+			d.giveUp(fmt.Errorf("app stopped answering: %w", err))
 			return
 		}
 	}
 }
 
-// finish ends the session: no new requests, time for the running ones, and
-// then nothing of it is left.
-func (d *dispatcher) finish(
-	ctx context.Context, session *tunnel.Session, requests *appproxy.Scope, reason invoke.Reason, end times,
-) {
-	session.Drain(string(reason))
-	wctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), end.cut)
-	if reason == invoke.ReasonAppUnavailable {
-		time.AfterFunc(d.graceWhenDown(), cancel)
+// insist reports whether the app accepts connections. Only one that does not
+// come back at once is gone: its accept queue may have been full.
+func (d *dispatcher) insist(ctx context.Context) (err error) {
+	for range 10 {
+		pctx, cancel := context.WithTimeout(ctx, time.Second)
+		err = d.probe(pctx)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			break
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+		}
 	}
+	return err
+}
+
+// recheck settles a doubt that the session before has left: it was over before
+// it was known whether the app is gone.
+func (d *dispatcher) recheck(ctx context.Context) error {
+	if !d.doubt {
+		return nil
+	}
+	d.doubt = false
+	down := d.app.downs()
+	err := d.insist(ctx)
+	if err == nil || ctx.Err() != nil {
+		return nil
+	}
+	err = fmt.Errorf("app stopped answering: %w", err)
+	d.giveUp(err)
+	if !d.noticesEnd {
+		return err
+	}
+	select {
+	case <-down: // it is being started again
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// awaitEnd gives the end of the app a moment to be announced to the router.
+func awaitEnd(ctx context.Context, drained <-chan struct{}) {
+	t := time.NewTimer(lostGrace)
+	defer t.Stop()
+	select {
+	case <-drained:
+		t.Reset(announceGrace)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// finish ends a session that drains: time for the running requests, and then
+// nothing of it is left.
+func (d *dispatcher) finish(
+	ctx context.Context, session *tunnel.Session, requests *appproxy.Scope, down <-chan struct{}, end times,
+) {
+	wctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), end.cut)
+	var gone sync.WaitGroup
+	gone.Go(func() {
+		select {
+		case <-down:
+			t := time.NewTimer(d.graceWhenDown())
+			defer t.Stop()
+			select {
+			case <-t.C:
+				cancel()
+			case <-wctx.Done():
+			}
+		case <-wctx.Done():
+		}
+	})
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(shutdownGrace, cancel) })
 	err := session.WaitIdle(wctx)
 	stop()
 	timedOut := wctx.Err() != nil
 	cancel()
+	gone.Wait()
 	if err != nil && timedOut {
 		// Those who still wait for an answer are told that there is none.
 		fault := appproxy.Fault{Code: appproxy.CodeTimeout, Message: "the app ran out of time"}
-		if reason == invoke.ReasonAppUnavailable {
+		select {
+		case <-down:
 			fault = appproxy.Fault{Code: appproxy.CodeFailed, Message: d.app.lastCause().Error()}
+		default:
 		}
 		requests.Abort(fault)
 		wait(ctx, end, abortGrace, session.WaitIdle) // what is not through by then is lost

@@ -303,6 +303,28 @@ func TestAppGoesAwaySlowly(t *testing.T) {
 	}
 }
 
+// TestDrainOfAnAppThatIsGone: the router, which was told that a request was not
+// taken, lets the instance go before it is clear what the app does. The next
+// invocation must find out.
+func TestDrainOfAnAppThatIsGone(t *testing.T) {
+	w := newWorld(t)
+	srv := w.serveApp(http.HandlerFunc(hello))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	tun := w.tunnel(w.invoke(time.Minute))
+	srv.Close()
+	if _, err := roundTrip(t, tun, "GET", "/", nil); err == nil { //nolint:bodyclose // it fails
+		t.Error("a closed port answered")
+	}
+	tun.Drain("request not taken")
+	w.wantReason(invoke.ReasonDrained)
+	w.invoke(time.Minute)
+	if r := w.wantReason(invoke.ReasonAppUnavailable); !strings.Contains(r.Error, "app stopped answering") {
+		t.Errorf("error %q", r.Error)
+	}
+	w.wantExit(1)
+}
+
 // TestConnectionsEndWithTheInvocation, because an app that was frozen finds
 // them expired.
 func TestConnectionsEndWithTheInvocation(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -178,6 +179,9 @@ func TestSlowAppIsNotGivenUp(t *testing.T) {
 // TestStoppedApp: an app that is stopped is noticed within seconds, also where
 // max_concurrent is 1, and is started again.
 func TestStoppedApp(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("Linux only")
+	}
 	w := newWorld(t)
 	w.route(tunnel.ListenerConfig{})
 	w.wrap("app")
@@ -185,6 +189,11 @@ func TestStoppedApp(t *testing.T) {
 	before := w.pid(tun)
 	if err := syscall.Kill(before, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
+	}
+	for end := time.Now().Add(patience); !groupStopped(before); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the app did not stop")
+		}
 	}
 	// A POST, because a GET would be sent once more, to an app that is gone.
 	_, err := roundTrip(t, tun, "POST", "/", nil) //nolint:bodyclose // it fails

@@ -96,7 +96,8 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 		suspect:     suspect,
 		probe:       p.probe,
 		hang:        p.hangWatch(proxy, ready),
-		hung:        p.hung,
+		giveUp:      p.giveUp,
+		noticesEnd:  p.sup != nil,
 		log:         p.log,
 		environment: p.env["AWS_LAMBDA_LOG_STREAM_NAME"],
 		version:     p.env["AWS_LAMBDA_FUNCTION_VERSION"],
@@ -131,8 +132,9 @@ func (p *process) hangWatch(proxy appproxy.App, ready *readiness) func(maxConcur
 	}
 }
 
-// hung ends an app that hangs. Only what was started here can be ended here.
-func (p *process) hung(cause error) {
+// giveUp ends an app that does not answer. One that was started here is started
+// again; what Lambda has started ends with the environment.
+func (p *process) giveUp(cause error) {
 	if p.sup != nil {
 		p.sup.kill(cause)
 		return

@@ -27,6 +27,7 @@ type exchange struct {
 	sent  bool   // the request's head has been written
 	began bool   // the final answer's head is on its way to the client
 	fault *Fault // why the request was aborted, nil if it was not
+	lost  bool   // the app ended the connection
 	keep  bool   // the connection can serve another request
 }
 
@@ -104,6 +105,7 @@ func (x *exchange) explain(err error) error {
 			return cause
 		}
 	}
+	x.lost = lostConnection(err)
 	if x.c.in.any && errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("the app closed the connection within the head of its answer")
 	}
@@ -112,13 +114,17 @@ func (x *exchange) explain(err error) error {
 	}
 	// A request with a body is not sent again: part of it is gone.
 	if x.c.reused && x.upload == nil && idempotent(x.r) && x.r.Context().Err() == nil &&
-		(errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || closedByPeer(err)) {
+		x.lost {
 		return errStale
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("the app closed the connection without an answer")
 	}
 	return fmt.Errorf("the app gave no answer: %w", err)
+}
+
+func lostConnection(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || closedByPeer(err)
 }
 
 // idempotent reports whether the app may see the request twice

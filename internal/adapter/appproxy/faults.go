@@ -11,7 +11,7 @@ import (
 const (
 	// faultBurst and faultEvery bound the lines about failed requests: an app
 	// that is gone can fail thousands in a second.
-	faultBurst = 20
+	faultBurst = 100
 	faultEvery = 200 * time.Millisecond
 )
 
@@ -29,7 +29,8 @@ type faults struct {
 }
 
 // notReached answers a request when there is no connection to the app.
-func (f *faults) notReached(w http.ResponseWriter, r *http.Request, err error) {
+func (f *faults) notReached(w http.ResponseWriter, r *http.Request, s *Scope, err error) {
+	s.lostConnection(r)
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -45,12 +46,16 @@ type ended struct {
 	began  bool   // the answer's head is on its way to the client
 	fault  *Fault // why it was aborted, nil if it was not
 	client bool   // the client is gone, so that nobody waits for an answer
+	lost   bool   // the app ended the connection
 	code   string
 	err    error
 }
 
 // failed ends a request that got no complete answer.
-func (f *faults) failed(w http.ResponseWriter, r *http.Request, e ended) {
+func (f *faults) failed(w http.ResponseWriter, r *http.Request, s *Scope, e ended) {
+	if e.lost && e.fault == nil && !e.client {
+		s.lostConnection(r)
+	}
 	if e.fault != nil {
 		e.code, e.err = e.fault.Code, e.fault
 	} else if e.client || r.Context().Err() != nil {

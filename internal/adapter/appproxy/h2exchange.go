@@ -25,6 +25,7 @@ type h2exchange struct {
 	cancel context.CancelFunc
 	body   *replay // nil without a body
 	began  bool    // the final answer's head is on its way to the client
+	lost   bool    // the app ended the connection
 
 	mu       sync.Mutex // guards w until answered
 	answered bool       // guarded by mu
@@ -46,7 +47,7 @@ func (h *H2) Serve(w http.ResponseWriter, r *http.Request, s *Scope) {
 		return
 	}
 	if f := s.enter(x); f != nil {
-		h.faults.failed(w, r, ended{fault: f})
+		h.faults.failed(w, r, s, ended{fault: f})
 		return
 	}
 	if x.out.Body != nil {
@@ -60,9 +61,11 @@ func (h *H2) Serve(w http.ResponseWriter, r *http.Request, s *Scope) {
 	switch {
 	case err == nil:
 	case !reached && fault == nil:
-		h.faults.notReached(w, r, err)
+		h.faults.notReached(w, r, s, err)
 	default:
-		h.faults.failed(w, r, ended{began: x.began, fault: fault, client: broken != nil, code: CodeFailed, err: err})
+		h.faults.failed(w, r, s, ended{
+			began: x.began, fault: fault, client: broken != nil, lost: x.lost, code: CodeFailed, err: err,
+		})
 	}
 }
 
@@ -103,6 +106,7 @@ func (x *h2exchange) ask() (resp *http.Response, reached bool, err error) {
 			return resp, true, nil
 		}
 		reached := !notTaken(err)
+		x.lost = c.Err() != nil
 		// A connection that the app closed without a word is like a stale one
 		// of HTTP/1.1.
 		retry := !reached || (again && idempotent(x.r) && c.Err() != nil)

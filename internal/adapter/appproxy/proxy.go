@@ -64,7 +64,7 @@ type Config struct {
 	Unreachable func(err error)
 
 	// Logger gets why requests failed: at level warn for the app's faults, of
-	// which 20 at once and 5 a second are logged, and at debug for the
+	// which 100 at once and 5 a second are logged, and at debug for the
 	// clients'. Default: nothing.
 	Logger *slog.Logger
 }
@@ -146,12 +146,12 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, s *Scope) {
 	for {
 		c, err := p.get(r.Context(), fresh)
 		if err != nil {
-			p.faults.notReached(w, r, err)
+			p.faults.notReached(w, r, s, err)
 			return
 		}
 		if f := s.enter(c); f != nil {
 			c.close()
-			p.faults.failed(w, r, ended{fault: f})
+			p.faults.failed(w, r, s, ended{fault: f})
 			return
 		}
 		x := exchange{p: p, s: s, c: c, w: w, r: r, framing: framing}
@@ -164,8 +164,8 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, s *Scope) {
 			fresh = true
 			continue
 		}
-		p.faults.failed(w, r, ended{
-			began: x.began, fault: x.fault, client: errors.Is(err, errRequestBody), code: CodeFailed, err: err,
+		p.faults.failed(w, r, s, ended{
+			began: x.began, fault: x.fault, client: errors.Is(err, errRequestBody), lost: x.lost, code: CodeFailed, err: err,
 		})
 		return
 	}

@@ -1,6 +1,7 @@
 package appproxy
 
 import (
+	"context"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -45,6 +46,12 @@ func (f *Fault) Error() string { return f.Message }
 // Scope is the requests of one tunnel, which can be ended together without
 // harm to those of another. It is an [http.Handler].
 type Scope struct {
+	// Lost, if set, is called before a request is answered that failed because
+	// the app ended the connection, or refused one. It may wait a moment, to
+	// let those who give out requests know before they hear of the failure
+	// that there is no app.
+	Lost func(ctx context.Context)
+
 	app App
 
 	mu     sync.Mutex
@@ -79,6 +86,12 @@ func (s *Scope) Abort(f Fault) {
 	}
 	for a := range s.active {
 		a.abort()
+	}
+}
+
+func (s *Scope) lostConnection(r *http.Request) {
+	if s.Lost != nil {
+		s.Lost(r.Context())
 	}
 }
 
