@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"strings"
@@ -27,6 +28,15 @@ func TestCaddyfileBecomesJSON(t *testing.T) {
 		{
 			"function inside", "lambda_dispatch {\n function arn:aws:lambda:eu-central-1:123456789012:function:shop:live\n}",
 			`{"function":"arn:aws:lambda:eu-central-1:123456789012:function:shop:live"}`,
+		},
+		{
+			"a function that requests choose", `lambda_dispatch preview-{http.request.host.labels.2} {
+				allow_functions preview-* app:pr-?
+				allow_functions arn:aws:lambda:eu-central-1:123456789012:function:t-*
+				max_functions 7
+			}`,
+			`{"function":"preview-{http.request.host.labels.2}","allow_functions":["preview-*","app:pr-?",
+			"arn:aws:lambda:eu-central-1:123456789012:function:t-*"],"max_functions":7}`,
 		},
 		{
 			"numbers and durations", `lambda_dispatch shop {
@@ -141,6 +151,16 @@ func TestWrongCaddyfile(t *testing.T) {
 		{"listen on two ports", "lambda_dispatch a {\ncallback {\nlisten :1-2\n}\n}", ":6", "must be one TCP address"},
 		{"advertise too much", "lambda_dispatch a {\ncallback {\nadvertise a:b:c\n}\n}", ":6", "must be auto, a host, or host:port"},
 		{"advertise a port that is none", "lambda_dispatch a {\ncallback {\nadvertise host:99999\n}\n}", ":6", "a port from 1 to 65535"},
+		{"chosen per request, but nothing allowed", "lambda_dispatch a-{labels.1}", ":2", "function a-{http.request.host.labels.1} is chosen per request: allow_functions must list the functions that it may be, such as preview-*"},
+		{"allowed, but not chosen per request", "lambda_dispatch a {\nallow_functions b\n}", ":4", "allow_functions has no effect: function a holds no placeholder that a request replaces, such as preview-{labels.2}"},
+		{"bounded, but not chosen per request", "lambda_dispatch a {\nmax_functions 3\n}", ":4", "max_functions has no effect: function a holds no placeholder"},
+		{"placeholder that is known when loading", "lambda_dispatch a-{system.hostname} {\nallow_functions b\n}", ":4", "allow_functions has no effect"},
+		{"no function allowed", "lambda_dispatch {header.A} {\nallow_functions\n}", ":3", "wrong argument count"},
+		{"glob that is none", "lambda_dispatch {header.A} {\nallow_functions [ab]\n}", ":4", "no function can match \"[ab]\": it must be a name, name:qualifier or ARN, in which * is one or more and ? is one of the characters of a name"},
+		{"glob for all accounts", "lambda_dispatch {header.A} {\nallow_functions arn:aws:lambda:eu-central-1:*:function:a\n}", ":4", "no function can match"},
+		{"too many functions", "lambda_dispatch {header.A} {\nallow_functions a\nmax_functions 0\n}", ":4", "bad max_functions value '0': must be a whole number from 1 to 10000"},
+		{"kept for every function that is asked for", "lambda_dispatch {header.A} {\nallow_functions a\nmin_instances 1\n}", ":5", "min_instances must be 0 if the function is chosen per request"},
+		{"not a function", "lambda_dispatch a/b", ":2", "function \"a/b\" is not a name, name:qualifier or ARN"},
 		{"bad value for the proxy", "lambda_dispatch a {\nflush_interval soon\n}", ":3", "bad duration value 'soon'"},
 		{"the proxy's, but not here", "lambda_dispatch a {\nto localhost:80\n}", ":3", "unrecognized subdirective 'to'"},
 	} {
@@ -179,16 +199,28 @@ func TestExampleIsCompleteAndWellFormed(t *testing.T) {
 	}
 }
 
+// Whatever is accepted says the same in JSON.
 func FuzzUnmarshalCaddyfile(f *testing.F) {
 	f.Add("lambda_dispatch a {\n max_concurrent 3\n callback {\n tls off\n }\n}")
 	f.Add("lambda_dispatch {\n invoker local {\n command a b\n env A b\n }\n header_up A b\n}")
+	f.Add("lambda_dispatch a-{http.request.host.labels.1} {\n allow_functions a-* b:?\n max_functions 3\n}")
+	f.Add("lambda_dispatch \\{ {\n queue_size off\n callback {\n listen {env.A}\n }\n}")
 	f.Fuzz(func(t *testing.T, input string) {
 		h := new(Handler)
 		if h.UnmarshalCaddyfile(caddyfile.NewTestDispenser(input)) != nil {
 			return
 		}
-		if _, err := json.Marshal(h); err != nil {
-			t.Errorf("accepted, but cannot be written as JSON: %v", err)
+		first, err := json.Marshal(h)
+		if err != nil {
+			t.Fatalf("accepted, but cannot be written as JSON: %v", err)
+		}
+		back := new(Handler)
+		if err := json.Unmarshal(first, back); err != nil {
+			t.Fatalf("%v in %s", err, first)
+		}
+		second, err := json.Marshal(back)
+		if err != nil || !bytes.Equal(first, second) {
+			t.Errorf("%s became %s (%v)", first, second, err)
 		}
 	})
 }

@@ -46,9 +46,9 @@ func (h *Handler) checkFunction() error {
 	case h.isRequested():
 		return nil
 	case len(h.AllowFunctions) > 0:
-		return fmt.Errorf("allow_functions has no effect: function %s holds no placeholder that a request replaces, such as preview-{labels.2}", h.Function)
+		return h.noChoice("allow_functions")
 	case h.MaxFunctions > 0:
-		return fmt.Errorf("max_functions has no effect: function %s holds no placeholder that a request replaces, such as preview-{labels.2}", h.Function)
+		return h.noChoice("max_functions")
 	case !isFunction(h.Function):
 		return fmt.Errorf("function %q is not a name, name:qualifier or ARN", h.Function)
 	default:
@@ -56,16 +56,26 @@ func (h *Handler) checkFunction() error {
 	}
 }
 
-// checkFunctionEarly is checkFunction and more for a Caddyfile, whose
-// placeholders may get their values only where the configuration is loaded.
+func (h *Handler) noChoice(subdirective string) error {
+	return fmt.Errorf("%s has no effect: function %s holds no placeholder that a request replaces, such as preview-{labels.2}", subdirective, h.Function)
+}
+
+// checkFunctionEarly is checkFunction for a Caddyfile, with what can be known
+// of the globs: placeholders such as {env.NAME} get their values only where
+// the configuration is loaded.
 func (h *Handler) checkFunctionEarly() error {
-	early := Handler{AllowFunctions: h.AllowFunctions, MaxFunctions: h.MaxFunctions}
-	early.MinInstances = h.MinInstances
-	early.Function = caddy.NewReplacer().ReplaceKnown(h.Function, "")
-	if early.isRequested() || !hasPlaceholder(h.Function) && early.Function != "" {
-		if err := early.checkFunction(); err != nil {
+	requested := hasPlaceholder(caddy.NewReplacer().ReplaceKnown(h.Function, ""))
+	switch {
+	case h.Function == "":
+		return nil // said when it is loaded
+	case requested || !hasPlaceholder(h.Function):
+		if err := h.checkFunction(); err != nil {
 			return err
 		}
+	case len(h.AllowFunctions) > 0:
+		return h.noChoice("allow_functions")
+	case h.MaxFunctions > 0:
+		return h.noChoice("max_functions")
 	}
 	for _, glob := range h.AllowFunctions {
 		if hasPlaceholder(glob) {

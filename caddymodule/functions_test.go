@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -210,17 +211,18 @@ func TestRequestsArriveWhilePoolsAreRemoved(t *testing.T) {
 				return
 			default:
 				d.sweep(time.Now().Add(time.Hour))
+				runtime.Gosched()
 			}
 		}
 	})
 	var served atomic.Int64
 	for c := range 8 {
 		clients.Go(func() {
-			for i := range 100 {
+			for i := range 40 {
 				err := request(t.Context(), d, fmt.Sprintf("race-%d", c%4), time.Duration(i%3)*time.Millisecond)
-				if err != nil {
+				if _, ok := errors.AsType[*pool.UnavailableError](err); err != nil && !ok {
 					t.Error(err)
-				} else {
+				} else if err == nil {
 					served.Add(1)
 				}
 				time.Sleep(time.Duration(i%7) * time.Millisecond) //nolint:forbidigo // until its pool may be unused
@@ -232,7 +234,8 @@ func TestRequestsArriveWhilePoolsAreRemoved(t *testing.T) {
 	sweeper.Wait()
 	_, invocations := f.invocations("")
 	t.Logf("%d requests served by %d pools with one instance after the other", served.Load(), invocations)
-	if served.Load() != 800 || invocations < 50 {
+	// Instances that end at once can be taken for a function that does not work.
+	if served.Load() < 160 || invocations < 40 {
 		t.Errorf("%d requests, %d instances: pools were hardly removed", served.Load(), invocations)
 	}
 	checkNothingIsLeft(t, d, "race-")
@@ -444,4 +447,49 @@ func TestRunningFunctionsAreForgottenInTurn(t *testing.T) {
 	if knownToRun.order.Len() != 0 {
 		t.Errorf("%d are left", knownToRun.order.Len())
 	}
+}
+
+// Handlers that can come by the same function must have the same settings:
+// found when the configuration is loaded, whatever comes first.
+func TestSettingsOfOneFunctionMustAgree(t *testing.T) {
+	type handler struct {
+		function, allow string
+		conf            PoolConfig
+	}
+	five, six := PoolConfig{MaxConcurrent: 5}, PoolConfig{MaxConcurrent: 6}
+	for _, tc := range []struct {
+		name string
+		a, b handler
+		want bool
+	}{
+		{"globs that overlap", handler{"{x}", "a-*", five}, handler{"{y}", "*-b", six}, false},
+		{"the same settings", handler{"{x}", "a-*", five}, handler{"{y}", "*-b", five}, true},
+		{"globs that do not overlap", handler{"{x}", "a-*", five}, handler{"{y}", "b-*", six}, true},
+		{"a function that is named", handler{"{x}", "match-*", five}, handler{"match-a", "", six}, false},
+		{"one that is not allowed", handler{"{x}", "match-*", five}, handler{"other-a", "", six}, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, order := range [][]handler{{tc.a, tc.b}, {tc.b, tc.a}} {
+				app := &App{logger: zap.NewNop(), uses: make(map[string]*use)}
+				var err error
+				for _, c := range order {
+					h := &Handler{Function: c.function, PoolConfig: c.conf, app: app, logger: zap.NewNop()}
+					if c.allow != "" {
+						h.AllowFunctions = []string{c.allow}
+					}
+					if perr := h.PoolConfig.provision(); perr != nil {
+						t.Fatal(perr)
+					}
+					err = errors.Join(err, h.provisionFunction())
+				}
+				if (err == nil) != tc.want {
+					t.Errorf("error is %v", err)
+				}
+				if err := app.Cleanup(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	draining.Wait()
 }

@@ -180,11 +180,12 @@ func (r *router) do(method, path string, body io.Reader) (*http.Response, string
 
 // poolState is a pool as the admin API shows it.
 type poolState struct {
-	Name      string `json:"name"`
-	Queued    int    `json:"queued"`
-	InFlight  int    `json:"in_flight"`
-	Desired   int    `json:"desired_instances"`
-	Instances []struct {
+	Name       string `json:"name"`
+	Queued     int    `json:"queued"`
+	InFlight   int    `json:"in_flight"`
+	Desired    int    `json:"desired_instances"`
+	PerRequest bool   `json:"chosen_per_request"`
+	Instances  []struct {
 		ID          string `json:"id"`
 		State       string `json:"state"`
 		Environment string `json:"environment"`

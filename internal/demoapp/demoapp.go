@@ -24,6 +24,8 @@ type Config struct {
 	// Environment names the execution environment. Default: "pid-" and the
 	// process ID.
 	Environment string
+	// Function is the name of the Lambda function, if there is one.
+	Function string
 	// InitSleep is how long the app pretends to initialise: until that much
 	// time has passed since [New], /health does not answer. Default: none.
 	InitSleep time.Duration
@@ -32,9 +34,12 @@ type Config struct {
 // ConfigFromEnv reads the configuration from environment variables:
 // AWS_LAMBDA_LOG_STREAM_NAME, which Lambda makes unique for each environment
 // (https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html),
-// and INIT_SLEEP_MS in milliseconds.
+// AWS_LAMBDA_FUNCTION_NAME, and INIT_SLEEP_MS in milliseconds.
 func ConfigFromEnv(getenv func(string) string) (Config, error) {
-	cfg := Config{Environment: getenv("AWS_LAMBDA_LOG_STREAM_NAME")}
+	cfg := Config{
+		Environment: getenv("AWS_LAMBDA_LOG_STREAM_NAME"),
+		Function:    getenv("AWS_LAMBDA_FUNCTION_NAME"),
+	}
 	if s := getenv("INIT_SLEEP_MS"); s != "" {
 		d, err := parseMilliseconds(s)
 		if err != nil {
@@ -48,6 +53,7 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 // App is the demo app. It is an [http.Handler] and safe for concurrent use.
 type App struct {
 	environment []string // as a header value, shared by all responses
+	function    string
 	started     time.Time
 	initialised time.Time
 	mux         *http.ServeMux
@@ -64,6 +70,7 @@ func New(cfg Config) *App {
 	now := time.Now()
 	a := &App{
 		environment: []string{cfg.Environment},
+		function:    cfg.Function,
 		started:     now,
 		initialised: now.Add(cfg.InitSleep),
 		mux:         http.NewServeMux(),
@@ -94,6 +101,7 @@ func (a *App) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type info struct {
 	App         string `json:"app"`
 	Environment string `json:"environment"`
+	Function    string `json:"function,omitempty"`
 	PID         int    `json:"pid"`
 	Requests    uint64 `json:"requests"`
 	UptimeMS    int64  `json:"uptime_ms"`
@@ -103,6 +111,7 @@ func (a *App) info() info {
 	return info{
 		App:         "demo",
 		Environment: a.environment[0],
+		Function:    a.function,
 		PID:         os.Getpid(),
 		Requests:    a.served.Load(),
 		UptimeMS:    time.Since(a.started).Milliseconds(),
