@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -205,13 +204,14 @@ func TestRequestsArriveWhilePoolsAreRemoved(t *testing.T) {
 	quit := make(chan struct{})
 	var sweeper, clients sync.WaitGroup
 	sweeper.Go(func() {
+		often := time.NewTicker(200 * time.Microsecond)
+		defer often.Stop()
 		for {
 			select {
 			case <-quit:
 				return
-			default:
+			case <-often.C:
 				d.sweep(time.Now().Add(time.Hour))
-				runtime.Gosched()
 			}
 		}
 	})
@@ -239,6 +239,27 @@ func TestRequestsArriveWhilePoolsAreRemoved(t *testing.T) {
 		t.Errorf("%d requests, %d instances: pools were hardly removed", served.Load(), invocations)
 	}
 	checkNothingIsLeft(t, d, "race-")
+}
+
+// A request keeps its pool from the moment that it has asked for it, before it
+// has a place in the queue.
+func TestPoolIsKeptForARequestThatIsAboutToEnter(t *testing.T) {
+	d, _, _ := newRegion(t, 1, PoolConfig{})
+	p, err := d.use(t.Context(), "kept-a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.sweep(time.Now().Add(time.Hour))
+	if err := request(t.Context(), d, "kept-b", 0); err == nil {
+		t.Error("it was evicted")
+	}
+	lease, err := p.shared.pool.Enter()
+	if err != nil {
+		t.Fatalf("it was removed: %v", err)
+	}
+	lease.Release()
+	p.release()
+	checkNothingIsLeft(t, d, "kept-")
 }
 
 // A client that asks for ever new names causes max_functions attempts at once
