@@ -155,10 +155,12 @@ func (l *faultyLambda) Invoke(ctx context.Context, ev invoke.Event) (invoke.Resu
 		drain: make(chan struct{}), done: make(chan struct{}),
 	}
 	var died error
+	if f == crashOnFirstRequest {
+		died = crash
+	}
 	t.serve(func(*http.Request) (*http.Response, error) {
 		switch f {
 		case crashOnFirstRequest:
-			died = crash
 			_ = t.Close()
 			return nil, &tunnel.RoundTripError{Err: tunnel.ErrPeerClosed, Processed: true}
 		case refusesRequests:

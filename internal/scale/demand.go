@@ -189,10 +189,15 @@ func (s *Scaler) queueDemand(f Fleet) float64 {
 			return 0
 		}
 	}
+	// What waits is served once, on all slots up to the maximum, so that it needs
+	// fewer instances than as many that come again and again. Long requests are
+	// no such passing load.
+	once := float64(s.cfg.TargetConcurrent) / float64(s.cfg.MaxConcurrent)
 	if !learnt {
-		return left
+		return left * once
 	}
-	return left * min(1, float64(service)/float64(drainTime))
+	part := min(1, float64(service)/float64(drainTime))
+	return left * part * (once + (1-once)*part)
 }
 
 const peakSlots = 10

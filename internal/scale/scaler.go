@@ -224,7 +224,7 @@ func (s *Scaler) Blocked(now time.Time) (blocked bool, until time.Time) {
 // Demand is the requests in flight, averaged, and of the queue what will still
 // wait when an instance that is started now becomes ready; short requests in
 // the queue count less than one each, for they can share a slot one after
-// another. More instances are started at once, fewer are kept only after
+// another, and have all slots for it, not only those up to the target. More instances are started at once, fewer are kept only after
 // demand has been lower for half a minute, and then step by step; never while
 // requests wait. A pool that was used within the idle timeout keeps one.
 func (s *Scaler) Decide(f Fleet, now time.Time) Decision {

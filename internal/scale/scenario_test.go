@@ -14,7 +14,7 @@ func TestColdBurst(t *testing.T) {
 	m.burst(200, 100*ms)
 	m.runFor(10 * time.Second)
 	t.Logf("starts %d, done after %v", len(m.startedAt), m.lastDone.Sub(epoch))
-	if len(m.startedAt) > 40 || m.served != 200 || m.lastDone.Sub(epoch) > 2200*ms {
+	if len(m.startedAt) > 20 || m.served != 200 || m.lastDone.Sub(epoch) > 2200*ms {
 		t.Errorf("%d starts, %d served after %v", len(m.startedAt), m.served, m.lastDone.Sub(epoch))
 	}
 }
