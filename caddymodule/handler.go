@@ -186,17 +186,19 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, function string,
 		return err
 	}
 	defer lease.Release()
-	addToAccessLog(r, zap.Object("lambda_dispatch", loggedLease{lease}))
+	logged := &loggedLease{Lease: lease}
+	addToAccessLog(r, zap.Object("lambda_dispatch", logged))
 	if lease.Queued() {
 		body.readAhead()
 	}
-	if err := lease.Wait(r.Context()); err != nil {
-		return err
+	if logged.err = lease.Wait(r.Context()); logged.err != nil {
+		return logged.err
 	}
 	if kept != nil {
 		lease.KeepBody(kept)
 	}
-	return h.proxy.ServeHTTP(w, r, lease)
+	logged.err = h.proxy.ServeHTTP(w, r, lease)
+	return logged.err
 }
 
 // reject turns an error of a request without a response into the answer that
@@ -258,13 +260,22 @@ func addToAccessLog(r *http.Request, field zap.Field) {
 
 // loggedLease is a lease as it is logged. The values are read when the line is
 // written, so that a request whose connection is aborted has them too.
-type loggedLease struct{ *pool.Lease }
+type loggedLease struct {
+	*pool.Lease
+	err error // why there was no response
+}
 
-func (l loggedLease) MarshalLogObject(enc zapcore.ObjectEncoder) error {
+func (l *loggedLease) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("pool", l.Pool().Name())
 	enc.AddString("instance", l.Instance())
 	enc.AddDuration("queue_wait", l.Waited())
 	enc.AddInt("attempts", l.Attempts())
+	if err := l.err; err != nil {
+		if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok && he.Err != nil {
+			err = he.Err // without what it says of the log line itself
+		}
+		enc.AddString("error", err.Error())
+	}
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -54,6 +55,12 @@ type exchange struct {
 	// the client's end of an upgrade; nil for any other request.
 	extended io.ReadCloser
 
+	// For placeholders: when the request was sent, how long it took until the
+	// response began and until it ended, and the response.
+	sent          time.Time
+	latency, took time.Duration
+	resp          *http.Response
+
 	mu       sync.Mutex // guards answered and, until it is true, w
 	answered bool
 }
@@ -76,6 +83,7 @@ func (p *leanProxy) ServeHTTP(w http.ResponseWriter, r *http.Request, lease *poo
 	req := r.WithContext(httptrace.WithClientTrace(ctx, &x.trace))
 	x.prepare(req)
 
+	x.sent = time.Now()
 	resp, err := lease.RoundTrip(req)
 	x.mu.Lock()
 	x.answered = true
@@ -90,7 +98,8 @@ func (p *leanProxy) ServeHTTP(w http.ResponseWriter, r *http.Request, lease *poo
 		}
 		return err
 	}
-	setPlaceholders(ctx, lease)
+	x.latency, x.resp = time.Since(x.sent), resp
+	setPlaceholders(ctx, lease, x.placeholder)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return p.upgrades.pass(w, req, x.extended, resp, lease)
 	}
@@ -141,6 +150,7 @@ func (p *leanProxy) respond(x *exchange, req *http.Request, resp *http.Response)
 
 	err := copyBody(x.w, resp, now)
 	_ = resp.Body.Close() // now, because it can add to the trailers
+	x.took = time.Since(x.sent)
 	if err != nil {
 		p.logCut(req, err)
 		// What has been read is the client's, even if the rest will not come.

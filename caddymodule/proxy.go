@@ -146,7 +146,7 @@ func (leaseTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, gatewayError(r.Context(), err)
 	}
-	setPlaceholders(r.Context(), call.lease)
+	setPlaceholders(r.Context(), call.lease, nil)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		resp.Request = r
 		call.switched = resp
@@ -164,7 +164,9 @@ func gatewayError(ctx context.Context, err error) error {
 	return caddyhttp.Error(statusOfRoundTrip(err), err)
 }
 
-func setPlaceholders(ctx context.Context, lease *pool.Lease) {
+// setPlaceholders sets the placeholders of lambda_dispatch, and others if there
+// are more.
+func setPlaceholders(ctx context.Context, lease *pool.Lease, more func(key string) (any, bool)) {
 	repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
 		return
@@ -181,8 +183,10 @@ func setPlaceholders(ctx context.Context, lease *pool.Lease) {
 			return strconv.FormatFloat(lease.Waited().Seconds()*1e3, 'f', 3, 64), true
 		case "http.lambda_dispatch.attempts":
 			return lease.Attempts(), true
-		default:
-			return nil, false
 		}
+		if more != nil {
+			return more(key)
+		}
+		return nil, false
 	})
 }

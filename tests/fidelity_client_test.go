@@ -28,7 +28,7 @@ import (
 var protocols = []string{"h1", "h1+tls", "h2", "h2c", "h3"}
 
 // callTimeout is how long a response may take. None takes more than a moment.
-const callTimeout = 3 * time.Second
+const callTimeout = 30 * time.Second
 
 // call is a request to be sent in any protocol.
 type call struct {

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync/atomic"
 )
@@ -138,6 +139,10 @@ func clean(h http.Header) int {
 		if isInternal(k) || isHopByHop(k) {
 			delete(h, k)
 			continue
+		}
+		if k == "Trailer" && slices.ContainsFunc(vv, announcesInternal) {
+			vv = withoutInternal(vv)
+			h[k] = vv
 		}
 		for _, v := range vv {
 			size += len(k) + len(v) + 32

@@ -69,7 +69,7 @@ func TestResponses(t *testing.T) {
 		},
 		{
 			name: "trailers", handler: func(w http.ResponseWriter, _ *http.Request) {
-				w.Header().Set("Trailer", "X-Sum")
+				w.Header().Set("Trailer", "X-Sum, Lambda-Dispatch-Error,lambda-dispatch-x")
 				_, _ = io.WriteString(w, "body")
 				w.Header().Set("X-Sum", "42")
 				w.Header().Set(http.TrailerPrefix+"X-Late", "1")

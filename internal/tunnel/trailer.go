@@ -19,6 +19,28 @@ func validTrailer(name string) bool {
 		!isHopByHop(name) && !isInternal(name)
 }
 
+// announcesInternal reports whether a Trailer field names an internal one.
+func announcesInternal(v string) bool {
+	for name := range strings.SplitSeq(v, ",") {
+		if isInternal(strings.TrimSpace(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// withoutInternal returns the values of a Trailer field without internal names.
+func withoutInternal(vv []string) (names []string) {
+	for _, v := range vv {
+		for name := range strings.SplitSeq(v, ",") {
+			if name = strings.TrimSpace(name); name != "" && !isInternal(name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
 // fixTrailer makes out send only trailer fields that the peer accepts.
 // Trailers are known only when the body has been read, and net/http does not
 // look at them again. Its server drops those that were not announced, so they
