@@ -62,8 +62,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return fmt.Errorf("loading events app: %w", err)
 	}
+	on := events.(*caddyevents.App).On
+	// Emitted when all apps have been started: the configuration cannot fail.
+	if err := on("started", started{a}); err != nil {
+		return err
+	}
 	// Emitted before any app is stopped: the time to stop starting instances.
-	return events.(*caddyevents.App).On("stopping", stopping{a})
+	return on("stopping", stopping{a})
 }
 
 // use registers a handler's wishes for the pool of its function. Nothing takes
@@ -87,7 +92,9 @@ func (a *App) use(function string, conf PoolConfig) (*sharedPool, error) {
 	return shared, nil
 }
 
-// Start binds the callback listeners and gives the pools their settings.
+// Start binds the callback listeners and gives new pools their settings. Those of
+// pools that another configuration uses wait for Caddy's event "started": another
+// app may still fail.
 func (a *App) Start() error {
 	for function, u := range a.uses {
 		if err := a.startUse(u); err != nil {
@@ -103,7 +110,7 @@ func (a *App) Start() error {
 
 func (a *App) startUse(u *use) error {
 	var err error
-	u.claim, err = u.shared.apply(a.ctx, u.conf)
+	u.claim, err = u.shared.stage(a.ctx, u.conf)
 	return err
 }
 
@@ -145,6 +152,23 @@ func (a *App) awaitStart(ctx context.Context) error {
 	}
 }
 
+// started reacts to Caddy's event of that name.
+type started struct{ app *App }
+
+// Handle puts the settings in force.
+func (s started) Handle(context.Context, caddy.Event) error {
+	for function, u := range s.app.uses {
+		if err := u.shared.enforce(u.claim); err != nil {
+			// All that could be wrong with it was checked before.
+			s.app.logger.Error("settings are not in force", zap.String("pool", function), zap.Error(err))
+		}
+	}
+	if err := s.app.adoptRequested(); err != nil {
+		s.app.logger.Error("pools are not taken over", zap.Error(err))
+	}
+	return nil
+}
+
 // stopping reacts to Caddy's event of that name.
 type stopping struct{ app *App }
 
@@ -166,5 +190,6 @@ var (
 	_ caddy.App           = (*App)(nil)
 	_ caddy.Provisioner   = (*App)(nil)
 	_ caddy.CleanerUpper  = (*App)(nil)
+	_ caddyevents.Handler = started{}
 	_ caddyevents.Handler = stopping{}
 )

@@ -45,9 +45,19 @@ func differs(what, function string) error {
 		"handlers of one function share its pool", what, function)
 }
 
-// startRequested binds the callback listeners and takes over the pools of the
-// configuration before that are still allowed.
+// startRequested binds the callback listeners.
 func (a *App) startRequested() error {
+	for _, d := range a.requested {
+		if err := a.startPools(d); err != nil {
+			return fmt.Errorf("functions chosen per request: %w", err)
+		}
+	}
+	return nil
+}
+
+// adoptRequested takes over the pools of the configuration before that are still
+// allowed. It is called when the configuration cannot fail to start any more.
+func (a *App) adoptRequested() error {
 	if len(a.requested) == 0 {
 		return nil
 	}
@@ -59,9 +69,6 @@ func (a *App) startRequested() error {
 		return true
 	})
 	for _, d := range a.requested {
-		if err := a.startPools(d); err != nil {
-			return fmt.Errorf("functions chosen per request: %w", err)
-		}
 		for _, s := range living {
 			if !d.allowed.allows(s.name) || adopted(s.name, a.requested) {
 				continue

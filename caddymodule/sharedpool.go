@@ -78,7 +78,8 @@ type claim struct {
 	// requested: requests chose the function, no configuration names it.
 	requested bool
 	// function is what the local Lambda runs; nil without one.
-	function *locallambda.Function
+	function  *locallambda.Function
+	withdrawn bool // guarded by the pool's mu
 }
 
 // loadPool returns the pool of the function. Each successful call must be
@@ -99,48 +100,82 @@ func loadPool(function string, log *zap.Logger) (*sharedPool, error) {
 	return v.(*sharedPool), nil
 }
 
-// apply puts a configuration's settings in force. It may bind a callback
-// listener.
-func (s *sharedPool) apply(ctx context.Context, conf PoolConfig) (*claim, error) {
+// stage prepares what a configuration wants, as far as it can fail: it may bind
+// a callback listener. It changes nothing for a pool that another configuration
+// uses; that is for enforce, once the configuration has surely been started. A
+// pool that no other configuration uses gets the settings at once.
+func (s *sharedPool) stage(ctx context.Context, conf PoolConfig) (*claim, error) {
 	cb, err := listenCallback(conf.Callback, conf.Invoker.Local != nil, s.log)
 	if err != nil {
 		return nil, err
 	}
-	c, unused, err := s.claim(ctx, conf, cb)
-	if err != nil {
+	c := &claim{settings: conf.settings(), callback: cb}
+	c.settings.Callback = cb
+	if err := s.prepare(ctx, conf, c); err != nil {
 		cb.release()
 		return nil, err
 	}
-	if unused != nil {
-		unused.release()
+	s.mu.Lock()
+	first := len(s.claims) == 0
+	s.mu.Unlock()
+	if !first {
+		return c, nil
+	}
+	if err := s.enforce(c); err != nil {
+		return nil, errors.Join(err, s.withdraw(c))
 	}
 	return c, nil
 }
 
-// claim is apply for a way back. It returns what the caller has to release.
-func (s *sharedPool) claim(ctx context.Context, conf PoolConfig, cb *callback) (_ *claim, unused *callback, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := &claim{settings: conf.settings(), callback: cb}
-	c.settings.Callback = cb
+// prepare gives the claim its invoker.
+func (s *sharedPool) prepare(ctx context.Context, conf PoolConfig, c *claim) error {
 	options := conf.Invoker.options(s.name)
 	if local := conf.Invoker.Local; local != nil {
 		fn, err := local.function(s.name)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		if options.Endpoint, err = s.deployLocally(fn); err != nil {
-			return nil, nil, err
+		if err := fn.Validate(); err != nil {
+			return err
 		}
 		c.function = &fn
+		s.mu.Lock()
+		options.Endpoint, err = s.serveLocally()
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
 	}
-	if c.settings.Invoker, err = awslambda.New(ctx, options); err != nil {
-		return nil, nil, errors.Join(err, s.redeploy())
+	var err error
+	c.settings.Invoker, err = awslambda.New(ctx, options)
+	return err
+}
+
+// enforce puts a configuration's settings in force, unless they are.
+func (s *sharedPool) enforce(c *claim) error {
+	unused, err := s.takeOver(c)
+	if unused != nil {
+		unused.release()
+	}
+	return err
+}
+
+// takeOver is enforce but for what the caller has to release.
+func (s *sharedPool) takeOver(c *claim) (unused *callback, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Contains(s.claims, c) {
+		return nil, nil
+	}
+	if c.function != nil {
+		if _, err := s.deployLocally(*c.function); err != nil {
+			return nil, err
+		}
 	}
 	s.claims = append(s.claims, c)
 	s.pool.Configure(c.settings)
 	unused, s.last = s.last, nil
-	return c, unused, nil
+	return unused, nil
 }
 
 // withdraw takes a configuration's settings back.
@@ -157,9 +192,13 @@ func (s *sharedPool) withdraw(c *claim) error {
 func (s *sharedPool) unclaim(c *claim) (unused *callback, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.withdrawn {
+		return nil, errors.New("claim was withdrawn before")
+	}
+	c.withdrawn = true
 	i := slices.Index(s.claims, c)
 	if i < 0 {
-		return nil, errors.New("claim was withdrawn before")
+		return c.callback, nil // the configuration failed to start
 	}
 	wasInForce := i == len(s.claims)-1
 	s.claims = slices.Delete(s.claims, i, i+1)
@@ -245,15 +284,24 @@ type localService struct {
 // does not run yet, and returns the endpoint of its Invoke API. Callers hold
 // s.mu.
 func (s *sharedPool) deployLocally(fn locallambda.Function) (string, error) {
-	if s.local != nil {
-		return s.local.endpoint, s.local.lambda.Deploy(fn)
-	}
-	local, err := serveLambda("127.0.0.1:0", s.log)
+	endpoint, err := s.serveLocally()
 	if err != nil {
 		return "", err
 	}
-	s.local = local
-	return local.endpoint, local.lambda.Deploy(fn)
+	return endpoint, s.local.lambda.Deploy(fn)
+}
+
+// serveLocally starts the pool's local Lambda if it does not run yet, and returns
+// the endpoint of its Invoke API. Callers hold s.mu.
+func (s *sharedPool) serveLocally() (string, error) {
+	if s.local == nil {
+		local, err := serveLambda("127.0.0.1:0", s.log)
+		if err != nil {
+			return "", err
+		}
+		s.local = local
+	}
+	return s.local.endpoint, nil
 }
 
 // serveLambda starts a local Lambda without any function.

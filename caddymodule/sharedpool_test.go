@@ -54,8 +54,11 @@ func testSharedPool(t *testing.T) *sharedPool {
 
 func apply(t *testing.T, s *sharedPool, conf PoolConfig) *claim {
 	t.Helper()
-	c, err := s.apply(t.Context(), conf)
+	c, err := s.stage(t.Context(), conf)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.enforce(c); err != nil {
 		t.Fatal(err)
 	}
 	return c
@@ -88,6 +91,27 @@ func TestTheSettingsBeforeAFailedReloadAreInForceAgain(t *testing.T) {
 	if err := s.withdraw(good); err == nil {
 		t.Error("a claim was withdrawn twice")
 	}
+}
+
+// A configuration that may still fail to start changes nothing.
+func TestAConfigurationIsInForceWhenItHasBeenStarted(t *testing.T) {
+	s := testSharedPool(t)
+	good := apply(t, s, poolConfig(t, nil))
+	failed, err := s.stage(t.Context(), poolConfig(t, func(c *PoolConfig) { c.QueueSize = -1 }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.pool.Enter()
+	if err != nil {
+		t.Fatalf("a request got %v", err)
+	}
+	withdraw(t, s, failed)
+	l.Release()
+	if l, err = s.pool.Enter(); err != nil {
+		t.Fatalf("after the failed reload a request got %v", err)
+	}
+	l.Release()
+	withdraw(t, s, good)
 }
 
 // The older of two configurations goes without a trace.
@@ -156,7 +180,7 @@ func TestACallbackAddressIsReleased(t *testing.T) {
 func TestAConfigurationThatFailsReleasesItsCallbackAddress(t *testing.T) {
 	s := testSharedPool(t)
 	address := freeAddress(t)
-	_, err := s.apply(t.Context(), poolConfig(t, func(c *PoolConfig) {
+	_, err := s.stage(t.Context(), poolConfig(t, func(c *PoolConfig) {
 		c.Callback.Listen = address
 		c.Callback.TLS = &CallbackTLS{Certificate: "/does/not/exist", Key: "/does/not/exist"}
 	}))

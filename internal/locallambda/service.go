@@ -70,15 +70,9 @@ func New(logger *zap.Logger) *Service {
 // environments finish with the old ones, idle ones of the old settings are
 // shut down. Deploying equal settings again changes nothing but the Output.
 func (s *Service) Deploy(f Function) error {
-	if err := supported(); err != nil {
-		return err
-	}
-	ref, err := parseReference(f.Name)
+	ref, err := f.deployable()
 	if err != nil {
-		return fmt.Errorf("deploying function: %w", err)
-	}
-	if err := f.validate(); err != nil {
-		return fmt.Errorf("deploying function %s: %w", ref.key(), err)
+		return err
 	}
 	f = f.withDefaults()
 	f.Command, f.Extensions, f.Env = slices.Clone(f.Command), slices.Clone(f.Extensions), slices.Clone(f.Env)
@@ -100,6 +94,27 @@ func (s *Service) Deploy(f Function) error {
 	fn.settings = &f
 	fn.retireWarm()
 	return nil
+}
+
+// Validate returns the error that [Service.Deploy] would return for the function
+// itself.
+func (f Function) Validate() error {
+	_, err := f.deployable()
+	return err
+}
+
+func (f Function) deployable() (reference, error) {
+	if err := supported(); err != nil {
+		return reference{}, err
+	}
+	ref, err := parseReference(f.Name)
+	if err != nil {
+		return reference{}, fmt.Errorf("deploying function: %w", err)
+	}
+	if err := f.validate(); err != nil {
+		return reference{}, fmt.Errorf("deploying function %s: %w", ref.key(), err)
+	}
+	return ref, nil
 }
 
 // Remove makes a function unknown: running invocations finish, idle
