@@ -137,7 +137,7 @@ func (p *prober) stop() {
 		return
 	}
 	p.cancel()
-	<-p.answer
+	<-p.answer //nolint:errcheck // it was given up
 	p.cancel = nil
 }
 

@@ -23,7 +23,7 @@ func groupStopped(pgid int) bool {
 	}
 	want := []byte(strconv.Itoa(pgid))
 	for _, file := range stats {
-		stat, err := os.ReadFile(file) //nolint:gosec // of /proc
+		stat, err := os.ReadFile(file)
 		if err != nil {
 			continue // it has ended meanwhile
 		}

@@ -2,6 +2,7 @@ package appproxy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -57,7 +58,7 @@ func (f *faults) failed(w http.ResponseWriter, r *http.Request, s *Scope, e ende
 		s.lostConnection(r)
 	}
 	if e.fault != nil {
-		e.code, e.err = e.fault.Code, e.fault
+		e.code, e.err = e.fault.Code, errors.New(e.fault.Message)
 	} else if e.client || r.Context().Err() != nil {
 		f.debug(r, "client gave up the request", e.err)
 		panic(http.ErrAbortHandler)

@@ -122,7 +122,7 @@ func (h *H2) get(ctx context.Context) (*h2conn, error) {
 		if d == nil {
 			d = &h2dial{done: make(chan struct{})}
 			h.dialing = d
-			go h.dial(d)
+			go h.dial(d) //nolint:gosec // for all who wait, whoever of them leaves
 		}
 		h.mu.Unlock()
 		select {

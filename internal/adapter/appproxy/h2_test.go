@@ -391,13 +391,14 @@ func TestH2FewStreams(t *testing.T) {
 func TestH2Abort(t *testing.T) {
 	arrived := make(chan struct{}, 2)
 	var scope *Scope
-	_, _, p, _ := h2App(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/began" {
-			w.(http.Flusher).Flush()
-		}
-		arrived <- struct{}{}
-		<-r.Context().Done()
-	})
+	_, _, p, _ := h2App(t, //nolint:dogsled // it has fronts of its own
+		func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/began" {
+				w.(http.Flusher).Flush()
+			}
+			arrived <- struct{}{}
+			<-r.Context().Done()
+		})
 	scope, other := NewScope(p), NewScope(p)
 	url, client := front(t, scope)
 	otherURL, otherClient := front(t, other)

@@ -79,7 +79,7 @@ func (x *h2exchange) run() (reached bool, err error) {
 	if err != nil {
 		return reached, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to the end or given up
+	defer resp.Body.Close()
 	return true, x.deliver(resp)
 }
 
@@ -98,7 +98,7 @@ func (x *h2exchange) ask() (resp *http.Response, reached bool, err error) {
 			return nil, false, errors.New("it did not take the request, whose body is too long to be sent again")
 		}
 		again := c.used.Swap(true)
-		resp, err := c.RoundTrip(out) //nolint:bodyclose // run closes it
+		resp, err := c.RoundTrip(out)
 		if err == nil {
 			if x.body != nil {
 				x.body.commit()

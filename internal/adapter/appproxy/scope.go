@@ -41,8 +41,6 @@ func (a *activity) look() Activity {
 // Fault is why requests are ended from outside.
 type Fault struct{ Code, Message string }
 
-func (f *Fault) Error() string { return f.Message }
-
 // Scope is the requests of one tunnel, which can be ended together without
 // harm to those of another. It is an [http.Handler].
 type Scope struct {
