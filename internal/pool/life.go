@@ -116,7 +116,7 @@ var errNoCallBack = errors.New("the environment did not call back: " +
 // returns nil if the tunnel ended before the invocation did.
 func (in *instance) serving(t tunnel.Tunnel, results <-chan outcome) *outcome {
 	in.ready(t)
-	end := ending{in: in, spread: rand.Float64()} //nolint:gosec // not a secret
+	end := ending{in: in, spread: rand.Float64()}
 	next := time.NewTimer(0)
 	defer next.Stop()
 	announced := t.Draining()

@@ -170,7 +170,7 @@ type durations [32]struct {
 }
 
 func (s *durations) add(d time.Duration) {
-	at := &s[min(bits.Len64(uint64(d/time.Millisecond)), len(s)-1)] //nolint:gosec // not negative
+	at := &s[min(bits.Len64(uint64(d/time.Millisecond)), len(s)-1)]
 	at.n++
 	at.longest = max(at.longest, d)
 }
