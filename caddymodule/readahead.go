@@ -16,6 +16,17 @@ const (
 	otherPiece = 64 << 10 // bytes
 )
 
+// piecePool has pieces of the larger size. Without it, clients that queue, send
+// and leave would keep the collector busy.
+var piecePool = bufferPool(otherPiece)
+
+func newPiece(size int) []byte {
+	if size == otherPiece {
+		return *piecePool.Get().(*[]byte)
+	}
+	return make([]byte, size)
+}
+
 // readAhead is the beginning of a body, read by a goroutine of its own.
 type readAhead struct {
 	memory *memory
@@ -25,7 +36,6 @@ type readAhead struct {
 	stopped bool       // the goroutine reads no more
 	pieces  [][]byte   // what has been read and not yet been taken
 	taken   int        // how many bytes of the first piece have been taken
-	held    int        // bytes of memory
 	err     error      // what ended the reading
 }
 
@@ -48,7 +58,7 @@ func (a *readAhead) fill(src io.Reader, limit int, failed func(error, bool)) {
 		if !a.hold(size) {
 			return
 		}
-		buf := make([]byte, size)
+		buf := newPiece(size)
 		for n := 0; n < size; {
 			k, err := src.Read(buf[n:])
 			if err != nil {
@@ -72,11 +82,7 @@ func (a *readAhead) isStopped() bool {
 func (a *readAhead) hold(size int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped || !a.memory.take(size) {
-		return false
-	}
-	a.held += size
-	return true
+	return !a.stopped && a.memory.take(size)
 }
 
 // add makes known what has been read of a piece so far. It reports whether more
@@ -121,7 +127,7 @@ func (a *readAhead) take(p []byte) int {
 	a.stopped = true
 	// The last piece may still grow.
 	for len(a.pieces) > 1 && a.taken == len(a.pieces[0]) {
-		a.drop(cap(a.pieces[0]))
+		a.drop(a.pieces[0])
 		a.pieces, a.taken = a.pieces[1:], 0
 	}
 	if len(a.pieces) == 0 {
@@ -132,16 +138,21 @@ func (a *readAhead) take(p []byte) int {
 	return n
 }
 
-// drop gives memory back. Callers hold a.mu.
-func (a *readAhead) drop(n int) {
-	a.held -= n
-	a.memory.give(n)
+// drop gives the memory of a piece back. Callers hold a.mu.
+func (a *readAhead) drop(piece []byte) {
+	a.memory.give(cap(piece))
+	if cap(piece) == otherPiece {
+		piece = piece[:otherPiece]
+		piecePool.Put(&piece)
+	}
 }
 
 // release gives all memory back. The goroutine must have ended.
 func (a *readAhead) release() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for _, piece := range a.pieces {
+		a.drop(piece)
+	}
 	a.pieces, a.taken = nil, 0
-	a.drop(a.held)
 }
