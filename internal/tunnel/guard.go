@@ -30,22 +30,43 @@ type guard struct {
 	frames int // before the hello is over
 	bytes  int // before the hello is over
 
-	solicited int64 // header sections that may come at the ordinary price
-	balance   int64
-	last      time.Duration // when balance was right
-	inDebt    time.Duration // since when, 0 = is not
+	solicited int64         // header sections that may come at the ordinary price
+	ordinary  bool          // the section that is coming has that price
+	work      allowance     // of all frames but the pieces of bodies
+	pieces    allowance     // of those: an app may well write one byte at a time
+	inDebt    time.Duration // since when work is, 0 = is not
+}
+
+// allowance is work that may come before the next pause.
+type allowance struct {
+	rate  int64 // per second; it holds as much as comes in two
+	level int64
+	last  time.Duration // when level was right
+}
+
+// take takes units, which may leave a debt.
+func (a *allowance) take(units, earned int64, now time.Duration) {
+	unit := time.Second / time.Duration(a.rate)
+	more := int64((now - a.last) / unit)
+	a.last += time.Duration(more) * unit
+	a.level = min(a.level+more+earned, 2*a.rate) - units
+}
+
+// debt returns how long it takes to be paid.
+func (a *allowance) debt() time.Duration {
+	return time.Duration(max(0, -a.level)) * (time.Second / time.Duration(a.rate))
 }
 
 // Work is counted in units of about a microsecond of the router's CPU, so a
-// peer that does nothing but harm costs a fifth of a core, and for at most
+// peer that does nothing but harm costs a fiftieth of a core, and for at most
 // guardPatience. Ordinary traffic earns what it costs: a request its header
 // sections and a few small frames, what is sent its WINDOW_UPDATEs.
 const (
-	guardRate     = 200_000 // per second
-	guardBurst    = guardRate
+	workRate      = 20_000  // per second
+	piecesRate    = 100_000 // per second
 	guardPatience = 5 * time.Second
 
-	workPerRequest    = 4
+	workPerRequest    = 8
 	sectionsPerAnswer = 3    // early hints, the response, trailers
 	maxSolicited      = 1000 // of requests that were answered with fewer
 	bytesPerWork      = 1024 // written
@@ -64,7 +85,12 @@ var (
 	errOddFrame   = errors.New("frame of a type that is not used here")
 )
 
-func newGuard() *guard { return &guard{balance: guardBurst} }
+func newGuard() *guard {
+	return &guard{
+		work:   allowance{rate: workRate, level: 2 * workRate},
+		pieces: allowance{rate: piecesRate, level: 2 * piecesRate},
+	}
+}
 
 // request counts a request that the router is about to send.
 func (g *guard) request() {
@@ -87,7 +113,7 @@ func (g *guard) look(p []byte, now time.Duration) error {
 			return errHelloFlood
 		}
 	}
-	var work int64
+	var work, pieces int64
 	for len(p) > 0 {
 		if g.skip > 0 {
 			n := min(g.skip, len(p))
@@ -102,30 +128,35 @@ func (g *guard) look(p []byte, now time.Duration) error {
 			break
 		}
 		g.have = 0
-		w, err := g.frame(trusted)
+		w, piece, err := g.frame(trusted)
 		if err != nil {
 			return err
 		}
-		work += w
+		if piece {
+			pieces += w
+		} else {
+			work += w
+		}
 	}
-	return g.charge(work, now)
+	return g.charge(work, pieces, now)
 }
 
-// frame returns the work of the frame whose header is in head.
-func (g *guard) frame(trusted bool) (int64, error) {
+// frame returns the work of the frame whose header is in head, and whether it is
+// a piece of a body.
+func (g *guard) frame(trusted bool) (work int64, piece bool, err error) {
 	size := int(binary.BigEndian.Uint32(g.head[:4]) >> 8)
 	kind, flags := http2.FrameType(g.head[3]), http2.Flags(g.head[4])
 	g.skip = size
 	if !g.begun {
 		// net/http would write a line to the standard log about it.
 		if kind != http2.FrameSettings {
-			return 0, errNotHTTP2
+			return 0, false, errNotHTTP2
 		}
 		g.begun = true
 	}
 	if !trusted {
 		if g.frames++; g.frames > helloFrames {
-			return 0, errHelloFlood
+			return 0, false, errHelloFlood
 		}
 	}
 	length := int64(size)
@@ -133,53 +164,55 @@ func (g *guard) frame(trusted bool) (int64, error) {
 	case http2.FrameData:
 		switch {
 		case length == 0 && !flags.Has(http2.FlagDataEndStream):
-			return 10, nil
+			return 10, false, nil
 		case length < 512:
-			return 1, nil
+			return 1, true, nil
 		default:
-			return 0, nil // flow control lets no more through than somebody reads
+			return 0, true, nil // flow control lets no more through than somebody reads
 		}
 	case http2.FrameHeaders:
 		g.solicited = min(g.solicited+g.asked.Swap(0), maxSolicited)
-		if g.solicited > 0 {
+		if g.ordinary = g.solicited > 0; g.ordinary {
 			g.solicited--
-			return 1, nil
+			return 1, false, nil
 		}
 		// One byte can stand for a field of HPACK's tables.
-		return 20 + length/8, nil
+		return 20 + length/8, false, nil
 	case http2.FrameContinuation:
-		return 5 + length/64, nil
+		if g.ordinary {
+			return 5, false, nil
+		}
+		return 5 + length/64, false, nil
 	case http2.FrameWindowUpdate:
-		return 2, nil
+		return 2, false, nil
 	case http2.FrameRSTStream:
-		return 5, nil
+		return 5, false, nil
 	case http2.FramePing:
 		if flags.Has(http2.FlagPingAck) {
-			return 2, nil
+			return 2, false, nil
 		}
-		return 40, nil
+		return 40, false, nil
 	case http2.FrameSettings:
-		return 40 + length/2, nil
+		return 40 + length/2, false, nil
 	case http2.FrameGoAway:
-		return 40 + length/16, nil
+		return 40 + length/16, false, nil
 	default:
 		// PRIORITY, PUSH_PROMISE and extensions: an adapter sends none, and
 		// net/http writes a line to the standard log about each.
-		return 0, errOddFrame
+		return 0, false, errOddFrame
 	}
 }
 
-// charge takes work from the balance.
-func (g *guard) charge(work int64, now time.Duration) error {
-	g.balance += g.earned.Swap(0) + int64(guardRate*(now-g.last).Seconds())
-	g.last = now
-	g.balance = min(g.balance, guardBurst) - work
+// charge takes work and that of pieces of bodies from what is allowed.
+func (g *guard) charge(work, pieces int64, now time.Duration) error {
+	g.work.take(work, g.earned.Swap(0), now)
+	g.pieces.take(pieces, 0, now)
 	switch {
 	case g.inDebt == 0:
-		if g.balance < 0 {
+		if g.work.level < 0 {
 			g.inDebt = max(now, 1)
 		}
-	case g.balance > guardBurst/2: // more than the moment's rest that a pause gives
+	case g.work.level > workRate: // more than the moment's rest that a pause gives
 		g.inDebt = 0
 	case now-g.inDebt > guardPatience:
 		return errFlood
@@ -188,9 +221,4 @@ func (g *guard) charge(work int64, now time.Duration) error {
 }
 
 // pause returns how long to wait before more is read.
-func (g *guard) pause() time.Duration {
-	if g.balance >= 0 {
-		return 0
-	}
-	return time.Duration(-g.balance) * time.Second / guardRate
-}
+func (g *guard) pause() time.Duration { return max(g.work.debt(), g.pieces.debt()) }
