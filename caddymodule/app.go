@@ -27,6 +27,7 @@ type App struct {
 	ctx     caddy.Context
 	logger  *zap.Logger
 	started chan struct{}
+	ended   chan struct{}   // closed when the configuration is not in use any more
 	uses    map[string]*use // by function
 
 	requested []*requestedPools // of handlers whose requests choose the function
@@ -53,7 +54,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.ctx = ctx
 	a.logger = ctx.Logger()
-	a.started = make(chan struct{})
+	a.started, a.ended = make(chan struct{}), make(chan struct{})
 	a.uses = make(map[string]*use)
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
@@ -121,6 +122,7 @@ func (a *App) Stop() error { return nil }
 // Cleanup takes back what this configuration had of the pools. A pool that no
 // other configuration uses is closed.
 func (a *App) Cleanup() error {
+	defer a.end()
 	errs := []error{a.cleanupRequested()}
 	for function, u := range a.uses {
 		if u.claim != nil {
@@ -133,7 +135,21 @@ func (a *App) Cleanup() error {
 	return errors.Join(errs...)
 }
 
-// awaitStart blocks until the app is started.
+// end lets requests go on that wait for a start which has failed.
+func (a *App) end() {
+	if a.ended == nil {
+		return // it has never been provisioned
+	}
+	select {
+	case <-a.ended:
+	default:
+		close(a.ended)
+	}
+}
+
+// awaitStart blocks until the app is started, or is known to have failed. The
+// HTTP server can have been started before that and have accepted requests. They
+// go on as far as the pools of the configuration before let them.
 func (a *App) awaitStart(ctx context.Context) error {
 	select {
 	case <-a.started:
@@ -144,6 +160,8 @@ func (a *App) awaitStart(ctx context.Context) error {
 	defer limit.Stop()
 	select {
 	case <-a.started:
+		return nil
+	case <-a.ended:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

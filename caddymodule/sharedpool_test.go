@@ -249,3 +249,17 @@ func TestReloadsCanChangeTheKeyOfAnAddress(t *testing.T) {
 }
 
 var _ caddy.Destructor = (*callbackListener)(nil)
+
+// A request that was accepted for a configuration which then fails to start is
+// not held up by it: the pool of the one before serves it.
+func TestRequestsOutliveAStartThatFails(t *testing.T) {
+	a := &App{started: make(chan struct{}), ended: make(chan struct{})}
+	waited := make(chan error, 1)
+	go func() { waited <- a.awaitStart(t.Context()) }()
+	if err := a.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}

@@ -100,14 +100,34 @@ func streamed(parts int) string {
 	return all.String()
 }
 
+// dialer is where a site listens.
+type dialer struct{ network, address string }
+
+// unixSite is where the site listens that startCaddy makes.
+func (r *router) unixSite() dialer { return dialer{"unix", r.dir + "/site.sock"} }
+
+// host is what the site is called.
+func (d dialer) host() string {
+	if d.network == "unix" {
+		return "localhost"
+	}
+	return d.address
+}
+
+// client returns a client that shares no connection with others.
+func (d dialer) client() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, d.network, d.address)
+		},
+		DisableCompression: true,
+	}}
+}
+
 // socket opens a WebSocket to the app.
-func (r *router) socket(ctx context.Context) (*websocket.Conn, error) {
-	c, _, err := websocket.Dial(ctx, "ws://localhost/ws", &websocket.DialOptions{ //nolint:bodyclose // the connection has it
-		HTTPClient: &http.Client{Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", r.dir+"/site.sock")
-			},
-		}},
+func (r *router) socket(ctx context.Context, path string, site dialer) (*websocket.Conn, error) {
+	c, _, err := websocket.Dial(ctx, "ws://"+site.host()+path, &websocket.DialOptions{ //nolint:bodyclose // the connection has it
+		HTTPClient: site.client(),
 	})
 	return c, err
 }
@@ -136,7 +156,7 @@ func (r *router) mustSocket() *websocket.Conn {
 	r.t.Helper()
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
-	c, err := r.socket(ctx)
+	c, err := r.socket(ctx, "/ws", r.unixSite())
 	if err != nil {
 		r.t.Fatal(err)
 	}
