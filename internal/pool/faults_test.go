@@ -351,7 +351,8 @@ func TestInvocationsAreBoundedWhateverHappens(t *testing.T) {
 					weights[f] = 0.05 + rnd.Float64()
 					answers = answers || f.answers()
 				}
-				l.set(func() fault { return draw(rnd, weights) })
+				draws := rand.New(rand.NewPCG(rnd.Uint64(), 8)) // its own: it is used by invocations
+				l.set(func() fault { return draw(draws, weights) })
 				phase := time.Duration(1+rnd.IntN(15)) * time.Minute
 				from := time.Now()
 				before := served(c)
