@@ -172,7 +172,7 @@ func (f *flow) request(t *testing.T, protocol, way, method, path string, body io
 	if protocol == "h1" || protocol == "h2c" {
 		scheme = "http"
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*patience)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, method, scheme+"://"+testHost+path, body)
 	if err != nil {

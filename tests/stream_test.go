@@ -222,6 +222,7 @@ func TestStalledStreamsAndTheirNeighbours(t *testing.T) {
 			})
 			moved := make([]atomic.Int64, slots)
 			over := make(chan struct{})
+			defer close(over)
 			f.app.on("/down", func(w http.ResponseWriter, r *http.Request) {
 				var i int
 				_, _ = fmt.Sscan(r.URL.RawQuery, &i)
@@ -261,7 +262,6 @@ func TestStalledStreamsAndTheirNeighbours(t *testing.T) {
 			}
 
 			if way != "lean" {
-				close(over)
 				return
 			}
 			before = f.neighbours(t, way, 1, 50)
@@ -274,7 +274,6 @@ func TestStalledStreamsAndTheirNeighbours(t *testing.T) {
 			if limit := 5*before + 2*time.Second; beside > limit {
 				t.Errorf("the last slot took %v, at most %v were expected", beside, limit)
 			}
-			close(over)
 		})
 	}
 }
