@@ -108,19 +108,26 @@ func (c *connectStream) Close() error {
 func (f *flow) webSocketClient(protocol string, dialed ...func(net.Conn)) http.RoundTripper {
 	switch protocol {
 	case "h2":
-		config := &tls.Config{ServerName: testHost, RootCAs: f.certificates, NextProtos: []string{"h2"}}
-		tr := &http2.Transport{ //nolint:staticcheck // net/http's own takes no extended CONNECT
-			DialTLSContext: func(ctx context.Context, network, _ string, _ *tls.Config) (net.Conn, error) {
-				return (&tls.Dialer{Config: config}).DialContext(ctx, network, f.secure)
-			},
-		}
-		f.t.Cleanup(tr.CloseIdleConnections)
-		return &extendedConnect{next: tr, major: 2}
+		return &extendedConnect{next: f.http2Transport(), major: 2}
 	case "h3":
 		return &extendedConnect{next: f.newClient("h3"), major: 3}
 	default:
 		return f.newClient(protocol, dialed...)
 	}
+}
+
+// http2Transport is a client that sends extended CONNECTs.
+//
+//nolint:staticcheck // net/http's own does not
+func (f *flow) http2Transport() http.RoundTripper {
+	config := &tls.Config{ServerName: testHost, RootCAs: f.certificates, NextProtos: []string{"h2"}}
+	tr := &http2.Transport{
+		DialTLSContext: func(ctx context.Context, network, _ string, _ *tls.Config) (net.Conn, error) {
+			return (&tls.Dialer{Config: config}).DialContext(ctx, network, f.secure)
+		},
+	}
+	f.t.Cleanup(tr.CloseIdleConnections)
+	return tr
 }
 
 // webSocket is both ends of a WebSocket.
