@@ -62,7 +62,7 @@ func TestAllowList(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range strings.Fields(tc.allowed) {
+		for f := range strings.FieldsSeq(tc.allowed) {
 			if !list.allows(f) {
 				t.Errorf("%s does not allow %s", tc.globs, f)
 			}

@@ -154,7 +154,8 @@ func (d *requestedPools) find(name string, now time.Time) (p *requestedPool, ent
 		return p, false, nil
 	}
 	if d.closed {
-		return nil, false, pool.ErrClosed
+		p, err := d.borrow(name)
+		return p, false, err
 	}
 	if r, ok := d.refused[name]; ok && now.Before(r.until) {
 		return nil, false, &pool.UnavailableError{Cause: r.cause, RetryAt: r.until}
@@ -170,6 +171,24 @@ func (d *requestedPools) find(name string, now time.Time) (p *requestedPool, ent
 		d.budget.take()
 	}
 	return d.enter(name, runs, now), true, nil
+}
+
+// borrow returns the pool that another configuration has, for a request that
+// comes after the end of its own, as it does when that failed to start. Callers
+// hold d.mu.
+func (d *requestedPools) borrow(name string) (*requestedPool, error) {
+	p := &requestedPool{of: d, name: name, users: 1, ready: make(chan struct{})}
+	pools.Range(func(key, v any) bool {
+		if key == name {
+			p.shared, _ = v.(*sharedPool)
+		}
+		return p.shared == nil
+	})
+	if p.shared == nil {
+		return nil, pool.ErrClosed
+	}
+	close(p.ready)
+	return p, nil
 }
 
 // enter adds a pool that is still to be made, with one user. Callers hold d.mu.

@@ -102,15 +102,10 @@ func (a *App) obtain(d *requestedPools, p *requestedPool) error {
 	if err != nil {
 		return err
 	}
-	cb := d.callback.retain()
-	c, unused, err := shared.claimRequested(a.ctx, p, cb)
+	c, err := shared.claimRequested(a.ctx, p)
 	if err != nil {
-		cb.release()
 		_, deleteErr := pools.Delete(p.name)
 		return errors.Join(err, deleteErr)
-	}
-	if unused != nil {
-		unused.release()
 	}
 	p.shared, p.claim = shared, c
 	return nil
@@ -124,35 +119,25 @@ func (c *callback) retain() *callback {
 	return c
 }
 
-// claimRequested is [sharedPool.claim] for a function that a request has chosen.
-func (s *sharedPool) claimRequested(ctx context.Context, p *requestedPool, cb *callback) (_ *claim, unused *callback, err error) {
+// claimRequested is [sharedPool.stage] for a function that a request has chosen:
+// its settings are in force at once.
+func (s *sharedPool) claimRequested(ctx context.Context, p *requestedPool) (_ *claim, err error) {
 	conf := p.of.conf
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := &claim{callback: cb, requested: true}
-	settings := conf.settings()
-	settings.Callback = cb
-	if local := conf.Invoker.Local; local != nil {
-		fn, err := local.function(p.name)
-		if err != nil {
-			return nil, nil, err
-		}
-		options := conf.Invoker.options(p.name)
-		if options.Endpoint, err = s.deployLocally(fn); err != nil {
-			return nil, nil, err
-		}
-		if settings.Invoker, err = awslambda.New(ctx, options); err != nil {
-			return nil, nil, err
-		}
-		c.function = &fn
+	c := &claim{callback: p.of.callback.retain(), requested: true, settings: conf.settings()}
+	c.settings.Callback = c.callback
+	if conf.Invoker.Local != nil {
+		err = s.prepare(ctx, conf, c)
 	} else {
-		settings.Invoker = p.of.invoker.For(p.name)
+		c.settings.Invoker = p.of.invoker.For(p.name)
 	}
-	c.settings = p.settings(settings)
-	s.claims = append(s.claims, c)
-	s.pool.Configure(c.settings)
-	unused, s.last = s.last, nil
-	return c, unused, nil
+	c.settings = p.settings(c.settings)
+	if err == nil {
+		err = s.enforce(c)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.withdraw(c))
+	}
+	return c, nil
 }
 
 // setMaxInstances changes a claim.
@@ -181,7 +166,7 @@ func (s *sharedPool) isRequested() bool {
 
 // cleanupRequested gives back what startRequested and requests took.
 func (a *App) cleanupRequested() error {
-	var errs []error
+	errs := make([]error, 0, len(a.requested))
 	for _, d := range a.requested {
 		errs = append(errs, d.close())
 		if d.callback != nil {
