@@ -24,7 +24,7 @@ func (a *App) useRequested(template string, d *requestedPools) error {
 				"handlers of one function share its pool", template)
 		}
 	}
-	d.obtain = func(p *requestedPool) error { return a.obtain(d, p) }
+	d.obtain = a.obtain
 	a.requested = append(a.requested, d)
 	return nil
 }
@@ -97,7 +97,7 @@ func (a *App) startPools(d *requestedPools) (err error) {
 }
 
 // obtain gives the pool of a function the handler's settings.
-func (a *App) obtain(d *requestedPools, p *requestedPool) error {
+func (a *App) obtain(p *requestedPool) error {
 	shared, err := loadPool(p.name, a.logger)
 	if err != nil {
 		return err
