@@ -348,6 +348,9 @@ func TestHundredReloadsUnderLoad(t *testing.T) {
 	for _, e := range closed {
 		// An overloaded machine may miss the last half second of a deadline,
 		// which is not what this is about.
+		if letGo(e) {
+			continue
+		}
 		if e["result"] != "drained" && e["result"] != "deadline" && !strings.Contains(fmt.Sprint(e["error"]), "Sandbox.Timedout") {
 			t.Errorf("an invocation ended with %v", e)
 		}

@@ -63,10 +63,20 @@ func (r *router) checkEnded(results ...string) {
 		r.t.Errorf("%d instances were started, %d closed", len(started), len(closed))
 	}
 	for _, e := range closed {
+		if letGo(e) {
+			continue
+		}
 		if !strings.Contains(strings.Join(results, " "), fmt.Sprint(e["result"])) {
 			r.t.Errorf("an invocation ended with %v, want one of %v", e, results)
 		}
 	}
+}
+
+// letGo reports whether an instance was still starting when it was not needed
+// any more: its environment comes too late, and finds that out.
+func letGo(e map[string]any) bool {
+	return e["requests"] == 0.0 && (e["reason"] == "not needed" || e["reason"] == "pool closed") &&
+		(e["result"] == "router_refused" || e["result"] == "router_unreachable")
 }
 
 // SIGTERM under load: what was accepted is served, be it running, waiting or
