@@ -49,7 +49,12 @@ const statusClientGone = 499
 // `{http.lambda_dispatch.queue_wait_ms}` | The same in milliseconds
 // `{http.lambda_dispatch.attempts}` | How many instances the request was sent to
 //
-// The same four values are in the access log, as `lambda_dispatch`.
+// It also sets those of `reverse_proxy` that do not concern the choice of an
+// upstream: `{http.reverse_proxy.status_code}`, `status_text`, `header.*`,
+// `duration`, `upstream.duration` and `upstream.latency`, the latter three also
+// with `_ms`.
+//
+// Its own are in the access log too, as `lambda_dispatch`.
 type Handler struct {
 	// The Lambda function to invoke: a name, `name:qualifier`, or an ARN.
 	// Placeholders that are known when the configuration is loaded, such as

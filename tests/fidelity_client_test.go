@@ -89,7 +89,7 @@ func (f *fidelity) send(t *testing.T, protocol, route, id string, c call) exchan
 		t.Fatalf("no protocol %q", protocol)
 	}
 	if seen := f.app.saw(id); len(seen) > 0 {
-		x.request = seen[len(seen)-1]
+		x.request = &seen[len(seen)-1]
 	}
 	return x
 }

@@ -80,12 +80,13 @@ type rawApp struct {
 
 	mu      sync.Mutex
 	scripts map[string]func(*appExchange) // guarded by mu, by case
-	seen    map[string][]*message         // guarded by mu, by case
+	seen    map[string][]*message         // guarded by mu with all in it, by case
 }
 
 // appExchange is one request as the app has it. Its script may read and write
 // the connection as it likes.
 type appExchange struct {
+	app  *rawApp
 	conn net.Conn
 	r    *bufio.Reader
 	msg  *message
@@ -127,11 +128,14 @@ func (a *rawApp) on(id string, script func(*appExchange)) {
 	a.scripts[id] = script
 }
 
-// saw returns the requests of a case so far.
-func (a *rawApp) saw(id string) []*message {
+// saw returns the requests of a case so far, as far as the app has read them.
+func (a *rawApp) saw(id string) (seen []message) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return slices.Clone(a.seen[id])
+	for _, m := range a.seen[id] {
+		seen = append(seen, *m)
+	}
+	return seen
 }
 
 func (a *rawApp) serve(c net.Conn) {
@@ -142,7 +146,7 @@ func (a *rawApp) serve(c net.Conn) {
 		if err != nil {
 			return
 		}
-		x := &appExchange{conn: c, r: r, keep: true}
+		x := &appExchange{app: a, conn: c, r: r, keep: true}
 		x.msg = &message{Start: strings.TrimSuffix(start, " HTTP/1.1"), Fields: fields}
 		id := fieldValue(fields, caseHeader)
 		a.mu.Lock()
@@ -163,7 +167,9 @@ func (a *rawApp) serve(c net.Conn) {
 // readBody reads the request to its end.
 func (x *appExchange) readBody() {
 	body, trailer, err := readBody(x.r, x.msg.Fields, false)
+	x.app.mu.Lock()
 	x.msg.Body, x.msg.Trailer, x.msg.Cut = body, trailer, err != nil
+	x.app.mu.Unlock()
 	if err != nil {
 		x.keep = false
 	}
@@ -277,6 +283,7 @@ func readChunks(r *bufio.Reader) (string, []string, error) {
 type fidelity struct {
 	*router
 	app          *rawApp
+	caddyfile    string
 	plain        string // host:port that speaks HTTP/1.1 and h2c
 	secure       string // the same with TLS: HTTP/1.1, 2 and 3
 	small        string // as plain, but with Caddy's default limit of a head
@@ -288,6 +295,10 @@ type fidelity struct {
 
 // testHost is who the requests are for. The certificate is made out to it.
 const testHost = "example.test"
+
+// Without this, Caddy asks the app for gzip by itself when the client has not,
+// and unpacks it. We never touch what a client asks for.
+const compressionOff = "\t\ttransport http {\n\t\t\tcompression off\n\t\t}\n"
 
 // largeHeads is the limit of the test's servers for a head, in bytes.
 const largeHeads = 16 << 20
@@ -306,13 +317,13 @@ func startFidelity(t *testing.T) *fidelity {
 			local("command sleep 1000000", fmt.Sprintf("env LAMBDA_DISPATCH_PORT %d", f.app.port())))
 	}
 	var site strings.Builder
+	site.WriteString("\tlog_append status_code {rp.status_code}\n\tlog_append x_a {rp.header.X-A}\n" +
+		"\tlog_append latency {rp.upstream.latency_ms}\n\tlog_append took {rp.upstream.duration_ms}\n")
 	for _, name := range routes {
 		fmt.Fprintf(&site, "\t@%[1]s header %[2]s %[1]s\n", name, routeHeader)
 		switch name {
 		case "reference":
-			// Without this, Caddy asks the app for gzip by itself when the client
-			// has not, and unpacks it. We never touch what a client asks for.
-			fmt.Fprintf(&site, "\treverse_proxy @%s 127.0.0.1:%d {\n\t\ttransport http {\n\t\t\tcompression off\n\t\t}\n\t}\n", name, f.app.port())
+			fmt.Fprintf(&site, "\treverse_proxy @%s 127.0.0.1:%d {\n%s\t}\n", name, f.app.port(), compressionOff)
 		case "lean":
 			fmt.Fprintf(&site, "\tlambda_dispatch @%[1]s %[1]s {\n%[2]s\t}\n", name, upstream("auto", ""))
 		case "lean-plain":
@@ -322,6 +333,10 @@ func startFidelity(t *testing.T) *fidelity {
 		case "full-plain":
 			fmt.Fprintf(&site, "\tlambda_dispatch @%[1]s %[1]s {\n%[2]s\t}\n", name, upstream("off", "stream_timeout 1h"))
 		}
+	}
+	for name, lines := range subdirectives {
+		fmt.Fprintf(&site, "\t@ref-%[1]s header %[2]s ref-%[1]s\n\treverse_proxy @ref-%[1]s 127.0.0.1:%[3]d {\n%[4]s\n%[5]s\t}\n", name, routeHeader, f.app.port(), lines, compressionOff)
+		fmt.Fprintf(&site, "\t@own-%[1]s header %[2]s own-%[1]s\n\tlambda_dispatch @own-%[1]s lean {\n%[3]s%[4]s\n\t}\n", name, routeHeader, upstream("auto", ""), lines)
 	}
 	servers := func(addr, limit string) string {
 		_, port, _ := net.SplitHostPort(addr)
@@ -334,12 +349,13 @@ func startFidelity(t *testing.T) *fidelity {
 		return fmt.Sprintf("%s://:%s {\n\tbind 127.0.0.1\n\tlog {\n\t\tformat filter {\n\t\t\trequest>headers delete\n"+
 			"\t\t\tresp_headers delete\n\t\t}\n\t}\n%s%s}\n", scheme, port, extra, site.String())
 	}
-	f.router = startCaddy(t, "{\n\tadmin unix//%DIR%/admin.sock\n\tauto_https off\n\tgrace_period 20s\n"+
-		"\tlog {\n\t\tformat json\n\t\tlevel INFO\n\t}\n"+
-		servers(f.plain, big)+servers(f.secure, big)+servers(f.small, "")+"}\n"+
-		site1("http", f.plain, "")+
-		site1("http", f.small, "")+
-		site1("https", f.secure, fmt.Sprintf("\ttls %s/cert.pem %s/key.pem\n", dir, dir)))
+	f.caddyfile = "{\n\tadmin unix//%DIR%/admin.sock\n\tauto_https off\n\tgrace_period 20s\n" +
+		"\tlog {\n\t\tformat json\n\t\tlevel INFO\n\t}\n" +
+		servers(f.plain, big) + servers(f.secure, big) + servers(f.small, "") + "}\n" +
+		site1("http", f.plain, "") +
+		site1("http", f.small, "") +
+		site1("https", f.secure, fmt.Sprintf("\ttls %s/cert.pem %s/key.pem\n", dir, dir))
+	f.router = startCaddy(t, f.caddyfile)
 	f.await("all instances", func() bool {
 		ready := 0
 		for name, v := range f.metrics() {
