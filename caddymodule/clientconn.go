@@ -75,6 +75,6 @@ func embedded(c net.Conn) net.Conn {
 	if err != nil || !f.CanInterface() {
 		return nil
 	}
-	inner, _ := f.Interface().(net.Conn)
+	inner, _ := reflect.TypeAssert[net.Conn](f)
 	return inner
 }

@@ -46,7 +46,7 @@ func watchHangup(socket syscall.RawConn, gone func()) (unwatch func()) {
 
 	// Events carry the number of the watch and not that of the socket, which
 	// can be another connection's by then. A hangup from before is told, too.
-	ev := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(uint32(id)), Pad: int32(id >> 32)} //nolint:gosec // two halves
+	ev := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: int32(uint32(id)), Pad: int32(id >> 32)}
 	var ctlErr error
 	err := socket.Control(func(fd uintptr) {
 		ctlErr = unix.EpollCtl(h.epoll, unix.EPOLL_CTL_ADD, int(fd), &ev)
@@ -81,7 +81,7 @@ func (h *hangups) run() {
 			return // never: the epoll is ours
 		}
 		for _, ev := range events[:max(n, 0)] {
-			id := uint64(uint32(ev.Pad))<<32 | uint64(uint32(ev.Fd)) //nolint:gosec // two halves
+			id := uint64(uint32(ev.Pad))<<32 | uint64(uint32(ev.Fd))
 			if gone := h.take(id); gone != nil {
 				gone()
 			}

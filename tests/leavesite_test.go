@@ -76,6 +76,14 @@ https://%[2]s {
 %[3]s
 }
 `, s.addr, s.tls, pools))
+	s.await("a certificate", func() bool { // Caddy makes it after it has begun to serve
+		conn, err := tls.Dial("tcp", s.tls, insecure())
+		if err != nil {
+			return false
+		}
+		_ = conn.Close()
+		return true
+	})
 	for _, name := range []string{"lean", "full"} {
 		s.await("an instance of "+name, func() bool { return s.named(name).in("ready") == 1 })
 	}
