@@ -30,8 +30,8 @@ func spellings(secret []byte) map[string]string {
 		"HEX":                strings.ToUpper(hex.EncodeToString(secret)),
 		"hex with spaces":    fmt.Sprintf("% x", secret),
 		"hex of base64":      hex.EncodeToString([]byte(text)),
-		"numbers":            strings.Trim(fmt.Sprint(secret), "[]"),
-		"numbers in JSON":    strings.ReplaceAll(strings.Trim(fmt.Sprint(secret), "[]"), " ", ","),
+		"numbers":            strings.Trim(fmt.Sprintf("%d", secret), "[]"),
+		"numbers in JSON":    strings.ReplaceAll(strings.Trim(fmt.Sprintf("%d", secret), "[]"), " ", ","),
 		"numbers with 0x":    fmt.Sprintf("%#v", secret)[len("[]byte{"):][:40],
 		"URL-encoded":        url.QueryEscape(string(secret)),
 		"URL-encoded base64": url.QueryEscape(base64.StdEncoding.EncodeToString(secret)),
@@ -185,7 +185,7 @@ func TestSpellingsOfASecret(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		hex.EncodeToString(ev.Secret), fmt.Sprintf("%X", []byte(ev.Secret)), fmt.Sprint([]byte(ev.Secret)),
+		hex.EncodeToString(ev.Secret), fmt.Sprintf("%X", []byte(ev.Secret)), fmt.Sprintf("%d", []byte(ev.Secret)),
 		string(ev.Secret), base64.StdEncoding.EncodeToString(ev.Secret), fmt.Sprintf("%#v", []byte(ev.Secret)),
 	} {
 		found := false
