@@ -158,7 +158,9 @@ func (leaseTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 // gatewayError gives a failed round trip its status here, because the reverse
 // proxy would not know the errors of the pool and of the tunnel.
 func gatewayError(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	// The context alone says nothing: it ends too when the body of a client
+	// that is still sending has been closed after a failure.
+	if ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
 		return ctx.Err() // the proxy knows what a client that left means
 	}
 	return caddyhttp.Error(statusOfRoundTrip(err), err)

@@ -80,6 +80,19 @@ type claim struct {
 	// function is what the local Lambda runs; nil without one.
 	function  *locallambda.Function
 	withdrawn bool // guarded by the pool's mu
+	// tentative: the configuration may still fail, so nothing is started for it
+	// but what requests need. Guarded by the pool's mu.
+	tentative bool
+}
+
+// inForce returns the settings as far as they are in force. Callers hold the
+// pool's mu.
+func (c *claim) inForce() pool.Settings {
+	set := c.settings
+	if c.tentative {
+		set.Scale.MinInstances = 0
+	}
+	return set
 }
 
 // loadPool returns the pool of the function. Each successful call must be
@@ -103,7 +116,8 @@ func loadPool(function string, log *zap.Logger) (*sharedPool, error) {
 // stage prepares what a configuration wants, as far as it can fail: it may bind
 // a callback listener. It changes nothing for a pool that another configuration
 // uses; that is for enforce, once the configuration has surely been started. A
-// pool that no other configuration uses gets the settings at once.
+// pool that no other configuration uses gets the settings at once, but for
+// min_instances: nobody may pay for a configuration that fails.
 func (s *sharedPool) stage(ctx context.Context, conf PoolConfig) (*claim, error) {
 	cb, err := listenCallback(conf.Callback, conf.Invoker.Local != nil, s.log)
 	if err != nil {
@@ -121,6 +135,7 @@ func (s *sharedPool) stage(ctx context.Context, conf PoolConfig) (*claim, error)
 	if !first {
 		return c, nil
 	}
+	c.tentative = true
 	if err := s.enforce(c); err != nil {
 		return nil, errors.Join(err, s.withdraw(c))
 	}
@@ -164,7 +179,13 @@ func (s *sharedPool) enforce(c *claim) error {
 func (s *sharedPool) takeOver(c *claim) (unused *callback, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Contains(s.claims, c) {
+	if i := slices.Index(s.claims, c); i >= 0 {
+		if c.tentative {
+			c.tentative = false
+			if i == len(s.claims)-1 {
+				s.pool.Configure(c.inForce())
+			}
+		}
 		return nil, nil
 	}
 	if c.function != nil {
@@ -173,7 +194,7 @@ func (s *sharedPool) takeOver(c *claim) (unused *callback, err error) {
 		}
 	}
 	s.claims = append(s.claims, c)
-	s.pool.Configure(c.settings)
+	s.pool.Configure(c.inForce())
 	unused, s.last = s.last, nil
 	return unused, nil
 }
@@ -209,7 +230,7 @@ func (s *sharedPool) unclaim(c *claim) (unused *callback, err error) {
 	if !wasInForce {
 		return c.callback, nil
 	}
-	s.pool.Configure(s.claims[len(s.claims)-1].settings)
+	s.pool.Configure(s.claims[len(s.claims)-1].inForce())
 	return c.callback, s.redeploy()
 }
 

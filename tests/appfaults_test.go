@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -133,6 +134,29 @@ func TestAppFaults(t *testing.T) {
 	}
 	if n := len(r.results()); n > 0 && r.results()["app_unavailable"] > 0 {
 		t.Errorf("results %v", r.results())
+	}
+}
+
+// A client that is still sending when the app fails is told what happened. It
+// has not left.
+func TestAppThatFailsDuringAnUpload(t *testing.T) {
+	for _, proxy := range []string{"", "flush_interval 100ms"} { // ours, and Caddy's
+		t.Run("with "+proxy, func(t *testing.T) {
+			r := startCaddy(t, dispatch(proxy, "max_instances 1", local(appInRole(t, "faulty")...)))
+			for _, path := range []string{"/early-garbage", "/early-end"} {
+				conn := r.dial()
+				fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n%s", path, strings.Repeat("x", 100_000))
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatalf("%s: %v", path, err)
+				}
+				if resp.StatusCode != http.StatusBadGateway {
+					t.Errorf("%s: status %d", path, resp.StatusCode)
+				}
+				_ = resp.Body.Close()
+				_ = conn.Close()
+			}
+		})
 	}
 }
 

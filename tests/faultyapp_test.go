@@ -62,6 +62,8 @@ var faultyAnswers = map[string]string{
 	"/huge-chunk":      cr("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "fffffffffffffffff", "part", ""),
 	"/named-field":     cr("HTTP/1.1 200 OK", "Connection: close, X-Foo", "X-Foo: 1", "X-Bar: 2", "Content-Length: 2", "", "ok"),
 	"/early":           cr("HTTP/1.1 200 OK", "Content-Length: 2", "", "ok"), // before the body has been read
+	"/early-garbage":   cr("this is not HTTP", ""),
+	"/early-end":       "",
 	"/early-too-large": cr("HTTP/1.1 413 Content Too Large", "Content-Length: 2", "", "no"),
 }
 

@@ -127,6 +127,40 @@ func TestPortInUseIsAnErrorAndLeavesTheRunningConfigurationAlone(t *testing.T) {
 	}
 }
 
+// Nobody pays for a configuration that fails.
+func TestFailedReloadInvokesNothing(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	// On TCP: Caddy cannot take up a Unix socket again after a failed reload.
+	first, second := unusedAddress(t), unusedAddress(t)
+	config := func(more string) string {
+		return "{\n\tadmin unix//%DIR%/admin.sock\n\tauto_https off\n}\nhttp://" + first + " {\n" + dispatch(local("command "+demoBin)) + "\n}\n" + more
+	}
+	fresh := func(addr string) string {
+		return config("http://" + addr + " {\nlambda_dispatch fresh {\n min_instances 2\n" + local("command "+demoBin) + "\n}\n}\n")
+	}
+	r := startCaddy(t, config(""))
+	for range 4 { // Caddy starts its apps in any order
+		status, body := r.load(fresh(taken.Addr().String()))
+		if status == 200 || !strings.Contains(body, "address already in use") {
+			t.Fatalf("status %d, %s", status, body)
+		}
+	}
+	for _, line := range r.logs.lines("instance starting") {
+		if line["pool"] == "fresh" {
+			t.Fatalf("a function was invoked: %v", line)
+		}
+	}
+	// In a configuration that does not fail the setting counts.
+	if status, body := r.load(fresh(second)); status != 200 {
+		t.Fatalf("status %d, %s", status, body)
+	}
+	r.await("the instances", func() bool { return len(r.logs.lines("instance ready")) == 2 })
+}
+
 func TestRemovingTheDirectiveDrainsThePool(t *testing.T) {
 	r := startCaddy(t, dispatch("min_instances 1", local("command "+demoBin)))
 	checkAll(t, r.burst(5, "/ping"))

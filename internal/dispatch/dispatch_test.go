@@ -50,8 +50,8 @@ func TestChoice(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	for _, tt := range []struct{ given, want Limits }{
-		{Limits{}, Limits{1, 1}},
-		{Limits{-3, -7}, Limits{1, 1}},
+		{Limits{}, Limits{0, 0}},
+		{Limits{-3, -7}, Limits{0, 0}},
 		{Limits{0, 10}, Limits{1, 10}},
 		{Limits{5, 10}, Limits{5, 10}},
 		{Limits{10, 5}, Limits{5, 5}},

@@ -15,15 +15,15 @@ type Limits struct {
 	// filled up to their own Target before one goes above it. Values below 1
 	// count as 1 and values above Max as Max.
 	Target int
-	// Max is the most requests that the instance is given at once. Values
-	// below 1 count as 1, since an instance that shall get nothing is drained,
-	// and values above 65,536 as 65,536.
+	// Max is the most requests that the instance is given at once. 0 means
+	// that it gets none for now; values below count as 0 and values above
+	// 65,536 as 65,536.
 	Max int
 }
 
 // effective returns the limits with every value in its range.
 func (l Limits) effective() Limits {
-	l.Max = min(max(l.Max, 1), maxSlots)
+	l.Max = min(max(l.Max, 0), maxSlots)
 	l.Target = min(max(l.Target, 1), l.Max)
 	return l
 }

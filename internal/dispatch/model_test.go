@@ -276,7 +276,7 @@ func (m *machine) configure() {
 // are taken for.
 func (m *machine) limits() (l Limits, target, most int) {
 	l = Limits{Target: m.pick(9) - 1, Max: m.pick(9) - 1}
-	most = max(l.Max, 1)
+	most = max(l.Max, 0)
 	target = min(max(l.Target, 1), most)
 	return l, target, most
 }

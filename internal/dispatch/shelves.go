@@ -13,8 +13,8 @@ const (
 	shelfCount
 )
 
-// shelfOf returns where an instance belongs. One with nothing in flight is
-// always below its target, because no limit is below 1.
+// shelfOf returns where an instance belongs. One that is to get nothing for now
+// is full, also with nothing in flight.
 func shelfOf(in *Instance) int {
 	switch {
 	case in.inFlight < in.limits.Target:

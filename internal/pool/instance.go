@@ -115,9 +115,9 @@ func (in *instance) ready(t tunnel.Tunnel) {
 // that does not answer keeps the requests that wait for it and gets no more.
 func (in *instance) limits(c scale.Config) dispatch.Limits {
 	if in.suspect {
-		return dispatch.Limits{Target: 1, Max: 1}
+		return dispatch.Limits{}
 	}
-	most := min(c.MaxConcurrent, in.tunnel.Ready().MaxConcurrent)
+	most := max(1, min(c.MaxConcurrent, in.tunnel.Ready().MaxConcurrent))
 	return dispatch.Limits{Target: min(c.TargetConcurrent, most), Max: most}
 }
 

@@ -15,7 +15,8 @@ type Lease struct {
 	pool    *Pool
 	waiter  dispatch.Waiter
 	granted chan struct{} // receives once for each time the waiter was queued
-	arrived time.Time
+	// queuedAt is when it began to wait for the slot that it has or waits for.
+	queuedAt time.Time
 
 	// in and err are written under pool.mu before granted receives, and by the
 	// lease's own goroutine.
@@ -35,9 +36,9 @@ type Lease struct {
 // caller must [Lease.Wait] before it may use the lease. The error is one of
 // this package's: [ErrQueueFull], [ErrClosed] or an [*UnavailableError].
 func (p *Pool) Enter() (*Lease, error) {
-	l := &Lease{pool: p, arrived: time.Now()}
+	l := &Lease{pool: p, queuedAt: time.Now()}
 	l.waiter.Owner = l
-	l.since = l.arrived
+	l.since = l.queuedAt
 
 	p.mu.Lock()
 	if p.set == nil || p.phase == phaseClosed {
@@ -45,14 +46,14 @@ func (p *Pool) Enter() (*Lease, error) {
 		p.metrics.Rejected(RejectedClosed)
 		return nil, ErrClosed
 	}
-	if err := p.unavailable(l.arrived); err != nil {
+	if err := p.unavailable(l.queuedAt); err != nil {
 		p.mu.Unlock()
 		p.metrics.Rejected(RejectedUnavailable)
 		return nil, err
 	}
-	slot, err := p.disp.Acquire(&l.waiter, l.arrived)
+	slot, err := p.disp.Acquire(&l.waiter, l.queuedAt)
 	if err != nil {
-		p.refused(l.arrived)
+		p.refused(l.queuedAt)
 		p.mu.Unlock()
 		p.wake()
 		p.metrics.Rejected(RejectedFull)
@@ -64,7 +65,7 @@ func (p *Pool) Enter() (*Lease, error) {
 	} else {
 		l.in = slot.Owner.(*instance)
 	}
-	p.observe(l.arrived)
+	p.observe(l.queuedAt)
 	p.mu.Unlock()
 
 	if l.queued {
@@ -100,7 +101,7 @@ func (l *Lease) Wait(ctx context.Context) error {
 	p.mu.Unlock()
 	var expired <-chan time.Time
 	if timeout > 0 {
-		t := time.NewTimer(timeout - time.Since(l.arrived))
+		t := time.NewTimer(timeout - l.waited - time.Since(l.queuedAt))
 		defer t.Stop()
 		expired = t.C
 	}
@@ -122,7 +123,7 @@ func (l *Lease) Wait(ctx context.Context) error {
 	l.queued = false
 	now := time.Now()
 	l.since = now
-	l.waited = now.Sub(l.arrived)
+	l.waited += now.Sub(l.queuedAt)
 	if l.err != nil {
 		if l.err == ErrClosed { //nolint:errorlint // set by this package, never wrapped
 			p.metrics.Rejected(RejectedClosed)
@@ -142,7 +143,7 @@ func (l *Lease) Wait(ctx context.Context) error {
 func (l *Lease) abandon(why Rejection, err error) error {
 	p := l.pool
 	now := time.Now()
-	l.waited = now.Sub(l.arrived)
+	l.waited += now.Sub(l.queuedAt)
 	p.mu.Lock()
 	l.queued = false
 	if !p.disp.Cancel(&l.waiter) && l.in != nil {

@@ -3,6 +3,7 @@ package pool
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/lambda-dispatch/lambda-dispatch/internal/scale"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/tunnel"
@@ -33,4 +34,28 @@ func TestRequestOfALostTunnelGoesToAnotherInstance(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a request did before it has to wait again is no time in the queue.
+func TestQueueTimeoutCountsWaitingOnly(t *testing.T) {
+	set := settings()
+	set.QueueTimeout = 5 * time.Second
+	set.Scale = scale.Config{MaxConcurrent: 1, TargetConcurrent: 1, MaxInstances: 1, IdleTimeout: time.Minute}
+	f := newFakeLambda()
+	f.coldStart = time.Second
+	play(t, set, f, func(s *scene) {
+		l := s.lease()
+		defer l.Release()
+		f.tunnel(0).serve(func(*http.Request) (*http.Response, error) {
+			time.Sleep(time.Minute) // longer than the queue's timeout
+			_ = f.tunnel(0).Close()
+			return nil, &tunnel.RoundTripError{Err: tunnel.ErrPeerClosed, Processed: true}
+		})
+		if _, err := l.RoundTrip(request(http.MethodGet, nil)); err != nil {
+			s.Errorf("on the second instance: %v", err)
+		}
+		if w := l.Waited(); w < 2*f.coldStart || w > 4*f.coldStart {
+			s.Errorf("waited %v for two cold starts", w)
+		}
+	})
 }

@@ -62,3 +62,31 @@ func TestSuspectGetsNoMoreRequests(t *testing.T) {
 		waiting.Release()
 	})
 }
+
+// It gets nothing either when those who waited for it have left.
+func TestIdleSuspectGetsNoRequests(t *testing.T) {
+	set := settings()
+	set.Scale = scale.Config{MaxConcurrent: 4, TargetConcurrent: 4, MaxInstances: 1, IdleTimeout: time.Minute}
+	play(t, set, newFakeLambda(), func(s *scene) {
+		suspect := make(chan bool)
+		set := s.set
+		set.Callback = watchedCallback{set.Callback, suspect}
+		s.pool.Configure(set)
+		impatient := s.lease()
+		suspect <- true
+		synctest.Wait()
+		impatient.Release()
+		l, err := s.pool.Enter()
+		if err != nil {
+			s.Fatal(err)
+		}
+		if !l.Queued() || s.pool.Snapshot().FreeSlots != 0 {
+			s.Error("a request was given to an instance that does not answer")
+		}
+		suspect <- false
+		if err := l.Wait(s.Context()); err != nil {
+			s.Error(err)
+		}
+		l.Release()
+	})
+}

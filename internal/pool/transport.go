@@ -49,7 +49,12 @@ func (l *Lease) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err == nil {
 			return resp, nil
 		}
-		if req.Context().Err() != nil || !l.mayRetry(req, seen, err) {
+		if gone := req.Context().Err(); gone != nil {
+			// Said now: closing the body, which follows, can end the context
+			// of a client that is still there.
+			return nil, errors.Join(gone, err)
+		}
+		if !l.mayRetry(req, seen, err) {
 			return nil, err
 		}
 		l.pool.metrics.Retried()
@@ -100,7 +105,7 @@ func idempotent(method string) bool {
 }
 
 // move gives up the slot and queues the lease where it would stand had it
-// waited since it arrived. An instance that could not even take a request gets
+// waited since it came. An instance that could not even take a request gets
 // no more of them.
 func (l *Lease) move(cause error) {
 	p := l.pool
@@ -119,7 +124,7 @@ func (l *Lease) move(cause error) {
 	if l.granted == nil {
 		l.granted = make(chan struct{}, 1)
 	}
-	l.queued = true
+	l.queued, l.queuedAt = true, now
 	if slot := p.disp.Requeue(&l.waiter); slot != nil {
 		grant(&l.waiter, slot)
 	} else if err := p.unavailable(now); err != nil {

@@ -23,6 +23,7 @@ type exchange struct {
 
 	framing framing
 	upload  *upload // nil without a body
+	waits   waiter
 
 	sent  bool   // the request's head has been written
 	began bool   // the final answer's head is on its way to the client
@@ -69,8 +70,9 @@ func (x *exchange) serve(head []byte) error {
 
 // ask sends the request, or begins to, and returns the answer's head.
 func (x *exchange) ask(head []byte) (*http.Response, error) {
-	x.p.activity.waiting.Add(1)
-	defer x.p.activity.waiting.Add(-1)
+	x.waits.all = &x.p.activity
+	x.waits.ask(true)
+	defer x.waits.ask(false)
 	if n, err := x.c.Write(head); err != nil {
 		if n == 0 && x.c.reused && closedByPeer(err) {
 			return nil, errStale

@@ -22,7 +22,8 @@ type App interface {
 
 // Activity is a look at what goes on between the proxy and the app.
 type Activity struct {
-	// Waiting is how many requests have no final answer's head yet.
+	// Waiting is how many requests wait for the head of their final answer, and
+	// not for their client to send more of the body.
 	Waiting int
 	// Reads grows whenever the app sends something, on any connection.
 	Reads uint64
@@ -32,6 +33,32 @@ type Activity struct {
 type activity struct {
 	waiting atomic.Int64
 	reads   atomic.Uint64
+}
+
+// waiter is one request's part of the count of those that wait.
+type waiter struct {
+	all *activity
+
+	mu     sync.Mutex // guards the following
+	asking bool       // for the answer's head
+	client bool       // the rest of the body is the client's to send
+}
+
+func (w *waiter) ask(asking bool) { w.set(&w.asking, asking) }
+
+func (w *waiter) awaitClient(waits bool) { w.set(&w.client, waits) }
+
+func (w *waiter) set(what *bool, to bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := w.asking && !w.client
+	*what = to
+	switch after := w.asking && !w.client; {
+	case after && !before:
+		w.all.waiting.Add(1)
+	case before && !after:
+		w.all.waiting.Add(-1)
+	}
 }
 
 func (a *activity) look() Activity {

@@ -24,6 +24,7 @@ const settleTime = 20 * time.Millisecond
 type upload struct {
 	c       *conn
 	body    io.Reader
+	waits   *waiter
 	trailer http.Header
 	length  int64 // -1: chunked
 
@@ -36,7 +37,7 @@ type upload struct {
 
 func newUpload(x *exchange) *upload {
 	return &upload{
-		c: x.c, body: x.r.Body, trailer: x.r.Trailer, length: x.framing.length,
+		c: x.c, body: x.r.Body, waits: &x.waits, trailer: x.r.Trailer, length: x.framing.length,
 		done: make(chan struct{}),
 	}
 }
@@ -119,7 +120,7 @@ func (u *upload) send() error {
 // any more for another request.
 func (u *upload) sendLength(buf []byte) error {
 	for left := u.length; left > 0; {
-		n, err := u.body.Read(buf[:min(int64(len(buf)), left)])
+		n, err := u.readBody(buf[:min(int64(len(buf)), left)])
 		if left -= int64(n); left == 0 {
 			u.read.Store(true)
 		}
@@ -138,7 +139,7 @@ func (u *upload) sendLength(buf []byte) error {
 func (u *upload) sendChunked(buf []byte) error {
 	const room = 10 // up to 8 digits and CRLF before a chunk, CRLF behind it
 	for {
-		n, err := u.body.Read(buf[room : len(buf)-2])
+		n, err := u.readBody(buf[room : len(buf)-2])
 		ended := err == io.EOF
 		if ended {
 			u.read.Store(true)
@@ -155,6 +156,12 @@ func (u *upload) sendChunked(buf []byte) error {
 			return bodyError(err)
 		}
 	}
+}
+
+func (u *upload) readBody(p []byte) (int, error) {
+	u.waits.awaitClient(true)
+	defer u.waits.awaitClient(false)
+	return u.body.Read(p)
 }
 
 // chunk frames the n bytes at buf[room:] in place (RFC 9112, section 7.1).
