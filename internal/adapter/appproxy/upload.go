@@ -140,7 +140,7 @@ func (u *upload) sendChunked(buf []byte) error {
 	const room = 10 // up to 8 digits and CRLF before a chunk, CRLF behind it
 	for {
 		n, err := u.readBody(buf[room : len(buf)-2])
-		ended := err == io.EOF
+		ended := errors.Is(err, io.EOF)
 		if ended {
 			u.read.Store(true)
 		}
