@@ -22,6 +22,7 @@ type hostile struct {
 	vanishes float64 // the part of the rest that end without a word
 	kinds    [5]float64
 	outcome  time.Duration // the mean time until a start's outcome
+	silence  time.Duration // and what comes before that at least
 	lives    time.Duration // the mean life of one that dies
 	jitter   float64       // what the random source returns; negative is random
 	together bool          // everything happens in bursts
@@ -65,7 +66,7 @@ func (h hostile) play(d time.Duration) []time.Duration {
 		for range decision.Start {
 			starts = append(starts, now)
 			f.Starting++
-			pending = append(pending, due{later(now, h.outcome), false})
+			pending = append(pending, due{later(now+h.silence, h.outcome), false})
 		}
 		next := now + time.Duration(rnd.Int64N(int64(20*time.Second)))
 		if !decision.Wake.IsZero() {
@@ -173,6 +174,9 @@ func TestFailingStartsAreFew(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := hostileWorld(t)
 		h.succeeds, h.vanishes = 0, 0
+		if h.kinds[FailureOverdue]+h.kinds[FailureLost] > 0 {
+			h.silence = overdueLeast // nobody says so of a start any sooner
+		}
 		starts := h.play(time.Hour)
 		// Two rounds of many, which take up to a backoff and an outcome each.
 		const few = 3
