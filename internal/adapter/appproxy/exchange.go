@@ -199,12 +199,10 @@ func (x *exchange) inform(resp *http.Response) {
 	}
 }
 
-// deliver passes the final answer on.
-func (x *exchange) deliver(resp *http.Response) error {
-	h := x.w.Header()
-	if options := x.c.in.check.options(); options != nil {
-		resp.Header["Connection"] = options
-	}
+// writeHead writes the head of the final answer and returns how many trailers
+// it announces.
+func writeHead(w http.ResponseWriter, resp *http.Response) (announced int) {
+	h := w.Header()
 	copyHeader(h, resp.Header, false)
 	if resp.StatusCode == http.StatusNoContent {
 		// It must not have one (RFC 9110, section 8.6), and Go's HTTP/2 client
@@ -214,16 +212,26 @@ func (x *exchange) deliver(resp *http.Response) error {
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // or the server would guess one
 	}
-	announced := len(resp.Trailer)
 	for name := range resp.Trailer {
 		h.Add("Trailer", name)
 	}
+	// Counted now: reading the body adds those that were not announced.
+	announced = len(resp.Trailer)
+	w.WriteHeader(resp.StatusCode)
+	return announced
+}
+
+// deliver passes the final answer on.
+func (x *exchange) deliver(resp *http.Response) error {
+	if options := x.c.in.check.options(); options != nil {
+		resp.Header["Connection"] = options
+	}
 	x.began = true
-	x.w.WriteHeader(resp.StatusCode)
+	announced := writeHead(x.w, resp)
 	if err := x.copyBody(resp); err != nil {
 		return err
 	}
-	sendTrailer(h, resp.Trailer, announced)
+	sendTrailer(x.w.Header(), resp.Trailer, announced)
 	x.keep = !resp.Close && x.c.r.Buffered() == 0
 	x.c.idleFor = idleFor(x.p.cfg.IdleTimeout, resp.Header)
 	return nil

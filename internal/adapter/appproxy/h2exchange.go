@@ -246,26 +246,14 @@ func (x *h2exchange) inform(code int, header textproto.MIMEHeader) error {
 
 // deliver passes the final answer on.
 func (x *h2exchange) deliver(resp *http.Response) error {
-	h := x.w.Header()
-	copyHeader(h, resp.Header, false)
-	if resp.StatusCode == http.StatusNoContent {
-		delete(h, "Content-Length")
-	}
-	if _, ok := h["Content-Type"]; !ok {
-		h["Content-Type"] = nil // or the server would guess one
-	}
-	announced := len(resp.Trailer)
-	for name := range resp.Trailer {
-		h.Add("Trailer", name)
-	}
 	x.began = true
-	x.w.WriteHeader(resp.StatusCode)
+	announced := writeHead(x.w, resp)
 	if x.r.Method != http.MethodHead && resp.StatusCode != http.StatusNotModified {
 		if err := x.copyBody(resp); err != nil {
 			return err
 		}
 	}
-	sendTrailer(h, resp.Trailer, announced)
+	sendTrailer(x.w.Header(), resp.Trailer, announced)
 	return nil
 }
 
