@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,7 +34,8 @@ const (
 //
 // A response that begins before the end of the body closes the connection:
 // net/http would otherwise look for that end when the handler has returned,
-// and panics when it then reads the next request (as of Go 1.26).
+// and panics when it then reads the next request (as of Go 1.26). The client
+// still has time to read the response, see linger.
 //
 // As long as the body has not been read, net/http does not notice that an
 // HTTP/1.x client left; then the context of the request that is returned ends.
@@ -53,11 +55,8 @@ func fullDuplex(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *h
 		r.Body = body
 		return w, r, body
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	r = r.WithContext(ctx)
+	r = r.WithContext(body.watch(r.Context()))
 	r.Body = body
-	body.cancel = cancel
-	body.unwatch = watchClient(ctx, cancel)
 	ctrl := http.NewResponseController(w)
 	if ctrl.EnableFullDuplex() != nil {
 		return w, r, body // a writer that cannot do it is as before
@@ -87,9 +86,12 @@ type clientBody struct {
 	ctrl    *http.ResponseController // of a full-duplex HTTP/1.x connection, else nil
 	expects bool                     // the client waits for a "100 Continue"
 
-	ended  atomic.Bool           // its end has been read
 	closed atomic.Bool           // it was closed, which makes reading fail
 	fault  atomic.Pointer[error] // why it could not be read
+
+	state sync.Mutex // guards the following
+	ended bool       // its end has been read
+	cut   bool       // reading from the connection was made to fail
 
 	// net/http writes the trailers into received when it reads the end, which
 	// can be ahead of time; trailer is what others may look at meanwhile.
@@ -98,6 +100,63 @@ type clientBody struct {
 	reading sync.Mutex // held while reading; guards the following
 	done    bool
 	ahead   *readAhead // nil: nothing was read ahead, or it has been taken
+}
+
+// watch returns the context of the request: it ends when the client leaves.
+func (b *clientBody) watch(ctx context.Context) context.Context {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	unwatch := watchClient(ctx, cancel)
+	// Once the end of the body has been read, net/http watches the connection
+	// by reading from it. It may get to that end while the body is being cut,
+	// and then takes our deadline for a client that left.
+	stop := context.AfterFunc(ctx, func() {
+		if !b.wasCut() {
+			cancel()
+		}
+	})
+	b.cancel = cancel
+	b.unwatch = func() {
+		stop()
+		unwatch()
+	}
+	return own
+}
+
+// cutReading makes reading from the connection fail, also what is under way,
+// unless the body's end has been read.
+func (b *clientBody) cutReading() {
+	b.state.Lock()
+	defer b.state.Unlock()
+	if b.ctrl == nil || b.ended {
+		return
+	}
+	b.cut = true
+	_ = b.ctrl.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (b *clientBody) wasCut() bool {
+	b.state.Lock()
+	defer b.state.Unlock()
+	return b.cut
+}
+
+func (b *clientBody) setEnded() {
+	b.state.Lock()
+	defer b.state.Unlock()
+	b.ended = true
+}
+
+func (b *clientBody) hasEnded() bool {
+	b.state.Lock()
+	defer b.state.Unlock()
+	return b.ended
+}
+
+// reusable reports whether another request may follow on the connection.
+func (b *clientBody) reusable() bool {
+	b.state.Lock()
+	defer b.state.Unlock()
+	return b.ended && !b.cut
 }
 
 // readAhead begins to read the body although nobody asks for it, while its
@@ -144,7 +203,7 @@ func (b *clientBody) read(p []byte) (int, error) {
 // that only waits in the queue is over then, and any request whose client left.
 func (b *clientBody) stopped(err error, waiting bool) {
 	if errors.Is(err, io.EOF) {
-		b.ended.Store(true)
+		b.setEnded()
 		return
 	}
 	if b.closed.Load() {
@@ -183,35 +242,41 @@ func isDisconnect(err error) bool {
 // connection, see fullDuplex.
 func (b *clientBody) Close() error {
 	b.closed.Store(true)
-	if b.ctrl != nil && !b.ended.Load() {
-		_ = b.ctrl.SetReadDeadline(time.Unix(1, 0))
-	}
+	b.cutReading()
 	return b.ReadCloser.Close()
 }
 
 // skip reads what has come already of a body that nobody wants. If that is all
 // of it, the connection can be used again.
 func (b *clientBody) skip() {
-	if b == nil || b.ctrl == nil || b.expects || b.ended.Load() || b.closed.Swap(true) {
+	if b == nil || b.ctrl == nil || b.expects || b.hasEnded() || b.closed.Swap(true) {
 		return
 	}
 	b.reading.Lock()
 	defer b.reading.Unlock()
-	_ = b.ctrl.SetReadDeadline(time.Now().Add(skipTime))
+	deadline := time.Now().Add(skipTime)
+	_ = b.ctrl.SetReadDeadline(deadline)
 	if b.ahead != nil {
 		<-b.ahead.ended
 		b.ahead.release()
 		b.ahead = nil
 	}
-	for left := int64(maxSkip); left > 0 && !b.ended.Load(); {
+	for left := int64(maxSkip); left > 0 && !b.hasEnded(); {
 		n, err := io.CopyN(io.Discard, b.ReadCloser, min(left, smallBuffer))
-		if left -= n; err != nil {
-			b.ended.Store(errors.Is(err, io.EOF))
+		left -= n
+		if errors.Is(err, io.EOF) {
+			b.setEnded()
+		}
+		if err != nil {
 			break
 		}
 	}
-	if b.ended.Load() {
-		_ = b.ctrl.SetReadDeadline(time.Time{})
+	_ = b.ctrl.SetReadDeadline(time.Time{})
+	if !time.Now().Before(deadline) {
+		// net/http may have met it, as in watch.
+		b.state.Lock()
+		b.cut = true
+		b.state.Unlock()
 	}
 }
 
@@ -221,7 +286,7 @@ func (b *clientBody) finish() {
 		return
 	}
 	b.unwatch()
-	if !b.ended.Load() {
+	if !b.hasEnded() {
 		_ = b.Close()
 	}
 	b.reading.Lock()
@@ -248,9 +313,27 @@ func (w *duplexWriter) begin() {
 		return
 	}
 	w.wrote = true
-	if !w.body.ended.Load() {
+	if !w.body.reusable() {
 		w.Header().Set("Connection", "close")
+		linger(w.ResponseWriter)
 	}
+}
+
+// linger has net/http close the connection in two steps, half a second apart.
+// A socket that is closed while its peer still sends answers with a reset, which
+// can take the response from a client that has not yet read it (RFC 9112,
+// section 9.6). net/http does that by itself only after bodies that are larger
+// than a limit of its own or of a [http.MaxBytesReader].
+func linger(w http.ResponseWriter) {
+	for {
+		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = inner.Unwrap()
+	}
+	over := http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0)
+	_, _ = over.Read(make([]byte, 1))
 }
 
 func (w *duplexWriter) WriteHeader(status int) {
