@@ -46,25 +46,27 @@ func cr(lines ...string) string { return strings.Join(lines, "\r\n") }
 // faultyAnswers are what the faulty app writes before it closes the
 // connection.
 var faultyAnswers = map[string]string{
-	"/nothing":         "",
-	"/half-head":       "HTTP/1.1 200 OK\r\nContent-",
-	"/garbage":         "220 smtp.example ESMTP\r\n",
-	"/bad-status":      cr("HTTP/1.1 two OK", "", ""),
-	"/two-lengths":     cr("HTTP/1.1 200 OK", "Content-Length: 1", "Content-Length: 2", "", "xx"),
-	"/length-coding":   cr("HTTP/1.1 200 OK", "Content-Length: 1", "Transfer-Encoding: chunked", "", "1", "x", "0", "", ""),
-	"/nul":             cr("HTTP/1.1 200 OK", "X: a\x00b", "Content-Length: 1", "", "x"),
-	"/bare-lf":         "HTTP/1.1 200 OK\nContent-Length: 1\n\nx",
-	"/huge-head":       cr("HTTP/1.1 200 OK", "X: "+strings.Repeat("x", 2<<20), "", ""),
-	"/cut-length":      cr("HTTP/1.1 200 OK", "Content-Length: 100", "", "part"),
-	"/cut-chunked":     cr("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", ""),
-	"/no-last-chunk":   cr("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "0"),
-	"/negative-chunk":  cr("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "-4", "part", ""),
-	"/huge-chunk":      cr("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "fffffffffffffffff", "part", ""),
-	"/named-field":     cr("HTTP/1.1 200 OK", "Connection: close, X-Foo", "X-Foo: 1", "X-Bar: 2", "Content-Length: 2", "", "ok"),
-	"/early":           cr("HTTP/1.1 200 OK", "Content-Length: 2", "", "ok"), // before the body has been read
+	"/nothing":        "",
+	"/half-head":      "HTTP/1.1 200 OK\r\nContent-",
+	"/garbage":        "220 smtp.example ESMTP\r\n",
+	"/bad-status":     cr("HTTP/1.1 two OK", "", ""),
+	"/two-lengths":    cr("HTTP/1.1 200 OK", "Content-Length: 1", "Content-Length: 2", "", "xx"),
+	"/length-coding":  cr("HTTP/1.1 200 OK", "Content-Length: 1", "Transfer-Encoding: chunked", "", "1", "x", "0", "", ""),
+	"/nul":            cr("HTTP/1.1 200 OK", "X: a\x00b", "Content-Length: 1", "", "x"),
+	"/bare-lf":        "HTTP/1.1 200 OK\nContent-Length: 1\n\nx",
+	"/huge-head":      cr("HTTP/1.1 200 OK", "X: "+strings.Repeat("x", 2<<20), "", ""),
+	"/cut-length":     cr("HTTP/1.1 200 OK", "Content-Length: 100", "", "part"),
+	"/cut-chunked":    cr("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", ""),
+	"/no-last-chunk":  cr("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "0"),
+	"/negative-chunk": cr("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "-4", "part", ""),
+	"/huge-chunk":     cr("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "", "4", "part", "fffffffffffffffff", "part", ""),
+	"/named-field":    cr("HTTP/1.1 200 OK", "Connection: close, X-Foo", "X-Foo: 1", "X-Bar: 2", "Content-Length: 2", "", "ok"),
+	// Before the body has been read. They say that they close: otherwise the
+	// next POST could meet the close, and must not be sent twice.
+	"/early":           cr("HTTP/1.1 200 OK", "Connection: close", "Content-Length: 2", "", "ok"),
 	"/early-garbage":   cr("this is not HTTP", ""),
 	"/early-end":       "",
-	"/early-too-large": cr("HTTP/1.1 413 Content Too Large", "Content-Length: 2", "", "no"),
+	"/early-too-large": cr("HTTP/1.1 413 Content Too Large", "Connection: close", "Content-Length: 2", "", "no"),
 }
 
 // runFaulty is an app that does to each path what its name says.
