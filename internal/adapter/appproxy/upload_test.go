@@ -180,6 +180,47 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
+// A request waits for the app once its body has been sent. Before that it is
+// its client that the app waits for, however slow that is.
+func TestRequestWaitsForItsClientOrForTheApp(t *testing.T) {
+	half, whole, answer := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	url, client, p := app(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.CopyN(io.Discard, r.Body, 4)
+		close(half)
+		_, _ = io.Copy(io.Discard, r.Body)
+		close(whole)
+		<-answer
+	})
+	waiting := func(want int) {
+		t.Helper()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for limit := time.After(patience); p.Activity().Waiting != want; {
+			select {
+			case <-tick.C:
+			case <-limit:
+				t.Fatalf("%d requests wait, want %d", p.Activity().Waiting, want)
+			}
+		}
+	}
+	body, pw := io.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do(t, client, newRequest(t, "POST", url, body))
+	}()
+	_, _ = io.WriteString(pw, "half")
+	<-half
+	waiting(0)
+	_, _ = io.WriteString(pw, "rest")
+	_ = pw.Close()
+	<-whole
+	waiting(1)
+	close(answer)
+	<-done
+	waiting(0)
+}
+
 func TestClientsBodyBreaks(t *testing.T) {
 	arrived, ended := make(chan struct{}), make(chan error, 1)
 	url, client, _ := app(t, func(_ http.ResponseWriter, r *http.Request) {
