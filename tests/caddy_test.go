@@ -206,6 +206,12 @@ func (p poolState) in(state string) (n int) {
 // pool returns the pool of the function "app".
 func (r *router) pool() poolState {
 	r.t.Helper()
+	return r.pools()["app"]
+}
+
+// pools returns all pools by name.
+func (r *router) pools() map[string]poolState {
+	r.t.Helper()
 	resp, err := r.admin.Get("http://localhost/lambda_dispatch/pools")
 	if err != nil {
 		r.t.Fatal(err)
@@ -215,12 +221,11 @@ func (r *router) pool() poolState {
 	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
 		r.t.Fatal(err)
 	}
+	byName := make(map[string]poolState)
 	for _, p := range all {
-		if p.Name == "app" {
-			return p
-		}
+		byName[p.Name] = p
 	}
-	return poolState{}
+	return byName
 }
 
 // metrics returns every sample of the lambda_dispatch metrics, by its name and
@@ -375,4 +380,25 @@ func descendants(t *testing.T, pid int) []int {
 		all = append(all, p)
 	}
 	return all
+}
+
+// freeAddress returns an address that is free for TCP and UDP.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := ln.Addr().String()
+		pc, err := net.ListenPacket("udp", addr)
+		ln.Close()
+		if err != nil {
+			continue
+		}
+		pc.Close()
+		return addr
+	}
+	t.Fatal("no address is free for TCP and UDP")
+	return ""
 }

@@ -368,27 +368,6 @@ func startFidelity(t *testing.T) *fidelity {
 	return f
 }
 
-// freeAddress returns an address that is free for TCP and UDP.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := ln.Addr().String()
-		pc, err := net.ListenPacket("udp", addr)
-		ln.Close()
-		if err != nil {
-			continue
-		}
-		pc.Close()
-		return addr
-	}
-	t.Fatal("no address is free for TCP and UDP")
-	return ""
-}
-
 // writeCertificate makes a certificate for testHost that signs itself.
 func writeCertificate(t *testing.T, dir string) *x509.CertPool {
 	t.Helper()

@@ -53,25 +53,6 @@ func (r *router) askAll(path string, fields ...string) (int, http.Header, string
 	return resp.StatusCode, resp.Header, string(body)
 }
 
-// pools returns all pools by name.
-func (r *router) pools() map[string]poolState {
-	r.t.Helper()
-	resp, err := r.admin.Get("http://localhost/lambda_dispatch/pools")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var all []poolState
-	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
-		r.t.Fatal(err)
-	}
-	byName := make(map[string]poolState)
-	for _, p := range all {
-		byName[p.Name] = p
-	}
-	return byName
-}
-
 // Hosts, and headers, have functions with environments of their own.
 func TestFunctionChosenPerRequest(t *testing.T) {
 	app := local("command " + demoBin)

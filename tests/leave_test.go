@@ -45,9 +45,9 @@ func TestClientThatLeavesTheQueue(t *testing.T) {
 				c.pool, c.path = "lean", "/hold"
 				c = c.fresh()
 				leave := way.send(t, s, c)
-				s.take("the request to be queued", func() bool { return s.named("lean").Queued == 1 })
+				s.take("the request to be queued", func() bool { return s.pools()["lean"].Queued == 1 })
 				leave()
-				took = append(took, s.take("the queue to be empty", func() bool { return s.named("lean").Queued == 0 }))
+				took = append(took, s.take("the queue to be empty", func() bool { return s.pools()["lean"].Queued == 0 }))
 				gone++
 				defer func() {
 					if s.app.of(c.id).got() {
@@ -65,7 +65,7 @@ func TestClientThatLeavesTheQueue(t *testing.T) {
 		t.Errorf("%v requests counted as those of clients that left, want %d", n, gone)
 	}
 	free()
-	s.await("the slot to be free", func() bool { return s.named("lean").InFlight == 0 })
+	s.await("the slot to be free", func() bool { return s.pools()["lean"].InFlight == 0 })
 	s.await("the log", func() bool { return len(s.logged("lean")) == gone+1 })
 	for _, status := range s.logged("lean") {
 		if status != 499 {
@@ -110,7 +110,7 @@ func TestClientThatLeavesTheApp(t *testing.T) {
 					}
 					begin := time.Now()
 					leave()
-					router = append(router, s.take("the slot to be free", func() bool { return s.named(pool).InFlight == 0 }))
+					router = append(router, s.take("the slot to be free", func() bool { return s.pools()[pool].InFlight == 0 }))
 					looked := time.Duration(0)
 					if c.path == "/unread" {
 						// Such an app looks at its connection some day. It is broken then.
@@ -187,7 +187,7 @@ func TestBodyThatWaitedInTheQueue(t *testing.T) {
 				}
 				fmt.Fprint(w, "0\r\nX-Sum: behind\r\n\r\n")
 			}()
-			s.await("the request to be queued", func() bool { return s.named("lean").Queued == 1 })
+			s.await("the request to be queued", func() bool { return s.pools()["lean"].Queued == 1 })
 			if size <= 1<<20 && size%2 == 0 {
 				<-sent // all of it is ahead; otherwise the slot comes in the middle
 			}
@@ -223,7 +223,7 @@ func TestFullDuplexAfterTheQueue(t *testing.T) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintf(conn, "POST /duplex HTTP/1.1\r\nHost: %s\r\nX-Pool: lean\r\nX-Id: duplex\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nahead\r\n", s.addr)
-	s.await("the request to be queued", func() bool { return s.named("lean").Queued == 1 })
+	s.await("the request to be queued", func() bool { return s.pools()["lean"].Queued == 1 })
 	free()
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {

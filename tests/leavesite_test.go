@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -38,7 +37,7 @@ type leaveSite struct {
 
 func startLeaveSite(t *testing.T) *leaveSite {
 	t.Helper()
-	s := &leaveSite{app: startLeaveApp(t), addr: unusedAddress(t), tls: unusedAddress(t)}
+	s := &leaveSite{app: startLeaveApp(t), addr: freeAddress(t), tls: freeAddress(t)}
 	pool := func(name, option string) string {
 		return fmt.Sprintf(`
 	@%[1]s header X-Pool %[1]s
@@ -85,49 +84,9 @@ https://%[2]s {
 		return true
 	})
 	for _, name := range []string{"lean", "full"} {
-		s.await("an instance of "+name, func() bool { return s.named(name).in("ready") == 1 })
+		s.await("an instance of "+name, func() bool { return s.pools()[name].in("ready") == 1 })
 	}
 	return s
-}
-
-// named returns a pool as the admin API shows it.
-func (r *router) named(name string) poolState {
-	r.t.Helper()
-	resp, err := r.admin.Get("http://localhost/lambda_dispatch/pools")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var all []poolState
-	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
-		r.t.Fatal(err)
-	}
-	for _, p := range all {
-		if p.Name == name {
-			return p
-		}
-	}
-	return poolState{}
-}
-
-// unusedAddress returns a local address that nobody uses for TCP or UDP.
-func unusedAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		addr := ln.Addr().String()
-		pc, err := net.ListenPacket("udp", addr)
-		ln.Close()
-		if err == nil {
-			pc.Close()
-			return addr
-		}
-	}
-	t.Fatal("no address is free for TCP and UDP")
-	return ""
 }
 
 // leaveApp is an app that tells when it got a request and when it saw that the

@@ -23,7 +23,7 @@ import (
 // Unix socket refuses clients when it is full, and without a log of everything.
 func startBusySite(t *testing.T, directives string) *router {
 	t.Helper()
-	addr := unusedAddress(t)
+	addr := freeAddress(t)
 	_, port, _ := net.SplitHostPort(addr)
 	r := startCaddy(t, fmt.Sprintf("{\n\tadmin unix//%%DIR%%/admin.sock\n\tauto_https off\n}\nhttp://:%s {\n\tbind 127.0.0.1\n%s\n}\n", port, directives))
 	r.client = &http.Client{Transport: &http.Transport{

@@ -135,7 +135,7 @@ func TestFailedReloadInvokesNothing(t *testing.T) {
 	}
 	defer taken.Close()
 	// On TCP: Caddy cannot take up a Unix socket again after a failed reload.
-	first, second := unusedAddress(t), unusedAddress(t)
+	first, second := freeAddress(t), freeAddress(t)
 	config := func(more string) string {
 		return "{\n\tadmin unix//%DIR%/admin.sock\n\tauto_https off\n}\nhttp://" + first + " {\n" + dispatch(local("command "+demoBin)) + "\n}\n" + more
 	}
