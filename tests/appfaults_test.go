@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,22 +37,26 @@ func (r *router) said(text string) (n int) {
 	return n
 }
 
-// appPIDs returns the processes of the apps: the children of the adapters.
-func appPIDs(t *testing.T, r *router) (pids []int) {
-	t.Helper()
-	for _, pid := range descendants(t, r.cmd.Process.Pid) {
+// apps returns the apps' processes, the children of the adapters, by their
+// environments.
+func (r *router) apps() map[string]int {
+	r.t.Helper()
+	apps := make(map[string]int)
+	for _, pid := range descendants(r.t, r.cmd.Process.Pid) {
 		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		if err == nil && exe != adapterBin && exe != caddyBin && strings.Contains(string(env), "AWS_LAMBDA_RUNTIME_API=") {
-			pids = append(pids, pid)
+		_, rest, found := strings.Cut(string(env), "\x00AWS_LAMBDA_LOG_STREAM_NAME=")
+		if err == nil && found && exe != adapterBin && exe != caddyBin {
+			environment, _, _ := strings.Cut(rest, "\x00")
+			apps[environment] = pid
 		}
 	}
-	return pids
+	return apps
 }
 
 func killApps(t *testing.T, r *router) {
 	t.Helper()
-	for _, pid := range appPIDs(t, r) {
+	for _, pid := range r.apps() {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Error(err)
 		}
@@ -172,7 +177,7 @@ func TestAppsThatEndAndAreReplaced(t *testing.T) {
 		{name: "crash", says: "app exited with status 3", fault: func(_ *testing.T, r *router) { _, _, _ = r.do(http.MethodPost, "/crash", nil) }},
 		{name: "kill -9", says: "app was ended by signal: killed", fault: func(t *testing.T, r *router) { killApps(t, r) }},
 		{name: "stop", says: "app hangs: its process is stopped", fault: func(t *testing.T, r *router) {
-			for _, pid := range appPIDs(t, r) {
+			for _, pid := range r.apps() {
 				if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 					t.Error(err)
 				}
@@ -240,14 +245,28 @@ func TestKilledAppsUnderLoad(t *testing.T) {
 	stop := r.send(load{clients: 16, path: "/delay?delay=20"})
 	kills := 0
 	for range 8 {
-		if pids := appPIDs(t, r); len(pids) > 0 {
-			ended := r.results()["app_unavailable"]
-			if syscall.Kill(pids[rand.N(len(pids))], syscall.SIGKILL) == nil {
-				kills++
-				r.await("the instance to end", func() bool { return r.results()["app_unavailable"] > ended })
+		// The app of an idle environment would be missed by nobody.
+		var victim instanceState
+		var pid int
+		r.await("an app with an instance", func() bool {
+			apps := r.apps()
+			for _, i := range r.pool().Instances {
+				if i.State == "ready" && apps[i.Environment] != 0 {
+					victim, pid = i, apps[i.Environment]
+				}
 			}
+			return pid != 0
+		})
+		if syscall.Kill(pid, syscall.SIGKILL) == nil {
+			kills++
+			r.await("the instance to end", func() bool {
+				return !slices.ContainsFunc(r.pool().Instances, func(i instanceState) bool { return i.ID == victim.ID })
+			})
 		}
 		r.await("two instances", func() bool { return r.pool().in("ready") >= 2 })
+	}
+	if kills < 4 {
+		t.Errorf("only %d apps were killed", kills)
 	}
 	t.Logf("%d GETs, %d kills, results %v", stop(), kills, r.results())
 }

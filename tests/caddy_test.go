@@ -185,12 +185,15 @@ type poolState struct {
 	InFlight   int    `json:"in_flight"`
 	Desired    int    `json:"desired_instances"`
 	PerRequest bool   `json:"chosen_per_request"`
-	Instances  []struct {
-		ID          string `json:"id"`
-		State       string `json:"state"`
-		Environment string `json:"environment"`
-		Requests    int    `json:"requests"`
-	} `json:"instances"`
+
+	Instances []instanceState `json:"instances"`
+}
+
+type instanceState struct {
+	ID          string `json:"id"`
+	State       string `json:"state"`
+	Environment string `json:"environment"`
+	Requests    int    `json:"requests"`
 }
 
 // in counts the instances in a state.
