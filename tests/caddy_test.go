@@ -385,7 +385,12 @@ func descendants(t *testing.T, pid int) []int {
 	return all
 }
 
-// freeAddress returns an address that is free for TCP and UDP.
+// givenAddresses are those that freeAddress has returned: the kernel may name a
+// port again that nobody has bound yet.
+var givenAddresses sync.Map
+
+// freeAddress returns an address that is free for TCP and UDP, and another one
+// each time.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -400,6 +405,9 @@ func freeAddress(t *testing.T) string {
 			continue
 		}
 		pc.Close()
+		if _, given := givenAddresses.LoadOrStore(addr, true); given {
+			continue
+		}
 		return addr
 	}
 	t.Fatal("no address is free for TCP and UDP")

@@ -182,24 +182,28 @@ func TestGRPCCancellationAndDeadline(t *testing.T) {
 		_, err := unary(cctx, cc, "wait")
 		done <- err
 	}()
-	r.await("the call", func() bool { return r.pool().InFlight == 1 })
+	says := func(question string) string {
+		got, err := unary(ctx, cc, question)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	r.await("the call", func() bool { return says("waiting") == "1" })
 	leave()
 	if err := <-done; status.Code(err) != codes.Canceled {
 		t.Errorf("cancelled: %v", err)
 	}
-	tctx, stop := context.WithTimeout(ctx, 300*time.Millisecond)
-	defer stop()
-	if _, err := unary(tctx, cc, "wait"); status.Code(err) != codes.DeadlineExceeded {
-		t.Errorf("deadline: %v", err)
-	}
-	// The app's own clock and the client's reset race to end the second call.
-	r.await("both calls to end at the app", func() bool {
-		got, err := unary(ctx, cc, "ended")
-		if err != nil {
-			t.Fatal(err)
+	// On a busy machine the time can be over before the app sees the call.
+	r.await("a call whose time is over", func() bool {
+		tctx, stop := context.WithTimeout(ctx, 300*time.Millisecond)
+		defer stop()
+		if _, err := unary(tctx, cc, "wait"); status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("deadline: %v", err)
 		}
-		return got == "1 1" || got == "2 0"
+		return says("waiting") != "1"
 	})
+	r.await("all calls to end at the app", func() bool { return says("ended") == says("waiting") })
 	r.await("the slots", func() bool { return r.pool().InFlight == 0 })
 }
 

@@ -44,8 +44,9 @@ var grpcService = grpc.ServiceDesc{
 	},
 }
 
-// grpcApp counts the calls that ended because the client gave them up.
-type grpcApp struct{ cancelled, timedOut atomic.Int64 }
+// grpcApp counts the calls that wait, and those of them that ended because the
+// client gave them up or had given them no more time.
+type grpcApp struct{ waiting, ended atomic.Int64 }
 
 func runGRPC() error {
 	ln, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("PORT"))
@@ -78,15 +79,14 @@ func (a *grpcApp) unary(ctx context.Context, in *wrapperspb.StringValue) (any, e
 		}
 		return nil, st.Err()
 	case "wait":
+		a.waiting.Add(1)
 		<-ctx.Done()
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			a.timedOut.Add(1)
-		} else {
-			a.cancelled.Add(1)
-		}
+		a.ended.Add(1)
 		return nil, ctx.Err()
+	case "waiting":
+		return wrapperspb.String(fmt.Sprint(a.waiting.Load())), nil
 	case "ended":
-		return wrapperspb.String(fmt.Sprint(a.cancelled.Load(), " ", a.timedOut.Load())), nil
+		return wrapperspb.String(fmt.Sprint(a.ended.Load())), nil
 	}
 	return in, nil
 }

@@ -135,6 +135,9 @@ func TestInvokeFaults(t *testing.T) {
 		max_instances 4
 		max_concurrent 2
 		idle_timeout 1s
+		callback {
+			listen 127.0.0.1:0
+		}
 		invoker aws {
 			region us-east-1
 			endpoint %[2]s
@@ -245,7 +248,7 @@ func TestInvokeFaultsDoNotDisturbReadyInstances(t *testing.T) {
 			t.Setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
 			t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
 			r := startCaddy(t, dispatch("min_instances 1", "max_concurrent 4", "target_concurrent 1",
-				"invoker aws {\n region us-east-1\n endpoint "+api.URL+"\n}"))
+				"callback {\n listen 127.0.0.1:0\n}", "invoker aws {\n region us-east-1\n endpoint "+api.URL+"\n}"))
 			r.await("an instance", func() bool { return r.pool().in("ready") == 1 })
 			api.fail(true)
 			stop := r.send(load{clients: 8, path: "/delay?delay=50"}) // twice what it can take
