@@ -56,7 +56,10 @@ type h2dial struct {
 const (
 	h2FrameSize    = copyBuffer
 	h2StreamWindow = 1 << 20
-	h2ConnWindow   = 16 << 20
+	// h2ConnWindow must not bind: answers that nobody reads would use it up,
+	// and then every other request on the connection would stand still. The
+	// windows of the streams bound the memory.
+	h2ConnWindow = 1 << 30
 )
 
 // NewH2 returns a proxy for the app at the configured address. IdleTimeout and

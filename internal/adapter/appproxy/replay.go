@@ -26,6 +26,7 @@ type replay struct {
 	next    []byte      // guarded by mu; read, for the attempt that has all of kept
 	err     error       // guarded by mu; the body's end
 	current *replayBody // guarded by mu
+	asked   bool        // guarded by mu; an attempt has wanted the body
 	stopped bool        // guarded by mu
 }
 
@@ -60,11 +61,12 @@ func (r *replay) pump() {
 }
 
 // wanted waits until all that was read has been taken, and reports whether
-// there should be more.
+// there should be more. Nothing is read before an attempt asks for it: reading
+// tells a client that waits for a 100 to send its body.
 func (r *replay) wanted() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for !r.stopped && (len(r.next) > 0 || (r.err == nil && (r.current == nil || r.current.off < len(r.kept)))) {
+	for !r.stopped && (!r.asked || len(r.next) > 0 || (r.err == nil && (r.current == nil || r.current.off < len(r.kept)))) {
 		r.changed.Wait()
 	}
 	return !r.stopped && r.err == nil
@@ -128,6 +130,10 @@ func (b *replayBody) Read(p []byte) (int, error) {
 	r := b.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.asked {
+		r.asked = true
+		r.changed.Broadcast()
+	}
 	for {
 		switch {
 		case b.closed || r.stopped || r.current != b:
