@@ -148,6 +148,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	if err != nil {
 		return err
 	}
+	if outer, ok := r.Context().Value(proxyCallCtxKey{}).(*proxyCall); ok {
+		// A route of handle_response has brought the request here. It must not
+		// hold a slot while it waits for one.
+		outer.finish()
+	}
+	if !r.ProtoAtLeast(1, 1) {
+		defer resetWhenCut(r.Context())
+	}
 	defer dropEmptyBody(r)()
 	kept, err := keepBody(r)
 	if err != nil {

@@ -88,6 +88,38 @@ type proxyCall struct {
 	client *clientBody // nil: the request has no body, or it was kept
 	// switched is the response of an app that has accepted an upgrade.
 	switched *http.Response
+	// answer is the body of the app's response, nil before there is one.
+	answer io.Closer
+}
+
+// finish gives the slot back before the proxy is done with the request.
+func (c *proxyCall) finish() {
+	if c.answer != nil {
+		_ = c.answer.Close() // what is left of it is of no use
+	}
+	c.lease.Release()
+}
+
+// leasedBody is the body of an app's response. Its end frees the slot, because
+// the proxy can still be busy for long: handle_response runs whole routes, of
+// which one may send a file, and another wait for a slot of the same pool.
+type leasedBody struct {
+	io.ReadCloser
+	lease *pool.Lease
+}
+
+func (b *leasedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.lease.Release()
+	}
+	return n, err
+}
+
+func (b *leasedBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.lease.Release()
+	return err
 }
 
 // serialBody reads and closes the proxy's body one at a time, which the proxy's
@@ -152,6 +184,12 @@ func (leaseTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		call.switched = resp
 		return nil, errSwitching
 	}
+	if resp.Body == http.NoBody {
+		call.lease.Release()
+		return resp, nil
+	}
+	resp.Body = &leasedBody{resp.Body, call.lease}
+	call.answer = resp.Body
 	return resp, nil
 }
 
