@@ -10,6 +10,12 @@ import (
 	"testing"
 )
 
+// newH2Of returns a proxy for an app that is the handler.
+func newH2Of(t *testing.T, h http.HandlerFunc) *H2 {
+	_, _, p, _ := h2App(t, h) //nolint:dogsled // the others are for requests from outside
+	return p
+}
+
 // stalled is a client that takes nothing of an answer's body.
 type stalled struct {
 	header http.Header
@@ -29,7 +35,7 @@ func TestH2StalledAnswersAndTheirNeighbours(t *testing.T) {
 	const many = 40
 	var filled sync.WaitGroup
 	filled.Add(many)
-	_, _, p, _ := h2App(t, func(w http.ResponseWriter, r *http.Request) {
+	p := newH2Of(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/endless" {
 			return
 		}
@@ -76,7 +82,7 @@ func (b *askedBody) Read(p []byte) (int, error) {
 // TestH2ExpectContinue: the body of a client that waits for a 100 is asked for
 // when the app wants it, and not if the app refuses it.
 func TestH2ExpectContinue(t *testing.T) {
-	_, _, p, _ := h2App(t, func(w http.ResponseWriter, r *http.Request) {
+	p := newH2Of(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/refuse" {
 			w.WriteHeader(http.StatusRequestEntityTooLarge)
 			return
