@@ -3,10 +3,10 @@ package tests
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -84,9 +84,9 @@ func (a *grpcApp) unary(ctx context.Context, in *wrapperspb.StringValue) (any, e
 		a.ended.Add(1)
 		return nil, ctx.Err()
 	case "waiting":
-		return wrapperspb.String(fmt.Sprint(a.waiting.Load())), nil
+		return wrapperspb.String(strconv.FormatInt(a.waiting.Load(), 10)), nil
 	case "ended":
-		return wrapperspb.String(fmt.Sprint(a.ended.Load())), nil
+		return wrapperspb.String(strconv.FormatInt(a.ended.Load(), 10)), nil
 	}
 	return in, nil
 }
