@@ -27,16 +27,23 @@ func (c watchedCallback) Expect(id string, secret []byte, accept func(tunnel.Tun
 	return c.Callback.Expect(id, secret, func(t tunnel.Tunnel) { accept(watchedTunnel{t, c.suspect}) })
 }
 
+// watch returns what makes the next instance suspect, and the settings of the
+// pool from then on.
+func (s *scene) watch() (suspect chan<- bool, set Settings) {
+	c := make(chan bool)
+	set = s.set
+	set.Callback = watchedCallback{set.Callback, c}
+	s.pool.Configure(set)
+	return c, set
+}
+
 // An instance that does not answer keeps what it has and gets nothing more,
 // also not by a reload, until it answers again.
 func TestSuspectGetsNoMoreRequests(t *testing.T) {
 	set := settings()
 	set.Scale = scale.Config{MaxConcurrent: 4, TargetConcurrent: 4, MaxInstances: 2, IdleTimeout: time.Minute}
 	play(t, set, newFakeLambda(), func(s *scene) {
-		suspect := make(chan bool)
-		set := s.set
-		set.Callback = watchedCallback{set.Callback, suspect}
-		s.pool.Configure(set)
+		suspect, set := s.watch()
 		first := s.lease()
 		suspect <- true
 		synctest.Wait()
@@ -68,10 +75,7 @@ func TestIdleSuspectGetsNoRequests(t *testing.T) {
 	set := settings()
 	set.Scale = scale.Config{MaxConcurrent: 4, TargetConcurrent: 4, MaxInstances: 1, IdleTimeout: time.Minute}
 	play(t, set, newFakeLambda(), func(s *scene) {
-		suspect := make(chan bool)
-		set := s.set
-		set.Callback = watchedCallback{set.Callback, suspect}
-		s.pool.Configure(set)
+		suspect, _ := s.watch()
 		impatient := s.lease()
 		suspect <- true
 		synctest.Wait()
