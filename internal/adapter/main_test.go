@@ -50,6 +50,9 @@ func testApp(role string) int {
 		n, _ := strconv.Atoi(status)
 		return n
 	}
+	if role == "sigkill" {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, os.Getpid()) })
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })

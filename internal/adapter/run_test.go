@@ -118,7 +118,7 @@ func TestBadConfiguration(t *testing.T) {
 	if strings.Count(log, "level=ERROR") != 1 {
 		t.Errorf("want one error line in:\n%s", log)
 	}
-	if !strings.Contains(log, "level=WARN") || !strings.Contains(log, "LAMBDA_DISPATCH_PROT\n") {
+	if !strings.Contains(log, "level=WARN") || !strings.Contains(log, "name=LAMBDA_DISPATCH_PROT did_you_mean=LAMBDA_DISPATCH_PORT\n") {
 		t.Errorf("no warning of an unknown name in:\n%s", log)
 	}
 }
