@@ -81,6 +81,7 @@ type fakeLambda struct {
 	ended       chan ended
 	initErrors  chan lambdaapi.FunctionError
 	waiting     chan struct{} // one for each call of next
+	restore     fakeRestore
 
 	mu         sync.Mutex
 	registered []string          // guarded by mu: name and events
@@ -133,6 +134,7 @@ func newFakeLambda(t *testing.T) *fakeLambda {
 		f.initErrors <- e
 		w.WriteHeader(http.StatusAccepted)
 	})
+	f.restore.handle(mux)
 	f.srv = httptest.NewServer(mux)
 	t.Cleanup(f.srv.Close)
 	return f
