@@ -58,7 +58,11 @@ func testApp(role string) int {
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
-	ln, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("PORT"))
+	address := "127.0.0.1:" + os.Getenv("PORT")
+	if role == "endpoint" {
+		address = os.Getenv(httpEndpoint)
+	}
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return 1
 	}

@@ -123,34 +123,6 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
-func TestReadinessTimeoutFailsTheInit(t *testing.T) {
-	w := newWorld(t)
-	w.serveApp(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusBadGateway) }))
-	w.adapt(time.Now(), nil, "LAMBDA_DISPATCH_READINESS_TIMEOUT=100ms")
-	w.wantExit(1)
-	if e := receive(t, w.lambda.initErrors, "the error"); e.Type != "LambdaDispatch.AppNotReady" || !strings.Contains(e.Message, "502") {
-		t.Errorf("error %+v", e)
-	}
-}
-
-func TestProvisionedConcurrencyHasNoAsyncInit(t *testing.T) {
-	w := newWorld(t)
-	asked := make(chan struct{}, 1000)
-	w.serveApp(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-		asked <- struct{}{}
-		rw.WriteHeader(http.StatusBadGateway)
-	}))
-	w.adapt(time.Now().Add(-asyncInit), nil, "AWS_LAMBDA_INITIALIZATION_TYPE=provisioned-concurrency")
-	for range 5 {
-		receive(t, asked, "readiness checks")
-	}
-	select {
-	case <-w.lambda.waiting:
-		t.Error("the initialisation ended without the app")
-	default:
-	}
-}
-
 func TestOutsideLambda(t *testing.T) {
 	w := newWorld(t)
 	w.adapt(time.Now(), nil, apiVariable+"=")

@@ -88,6 +88,19 @@ func TestWrapper(t *testing.T) {
 	}
 }
 
+// TestWrappedAppForAWSsRuntimes starts an app that listens where AWS's own
+// runtimes for web apps tell it to.
+func TestWrappedAppForAWSsRuntimes(t *testing.T) {
+	w := newWorld(t)
+	w.route(tunnel.ListenerConfig{})
+	port := strconv.Itoa(w.freePort())
+	w.adapt(time.Now(), []string{"--", self(t)}, roleVariable+"=endpoint", "PORT=", "AWS_LWA_PORT="+port)
+	tun := w.tunnel(w.invoke(time.Minute))
+	if w.pid(tun) == os.Getpid() {
+		t.Error("the app is not a process of its own")
+	}
+}
+
 func TestWrapperRestartsTheApp(t *testing.T) {
 	w := newWorld(t)
 	w.route(tunnel.ListenerConfig{})
