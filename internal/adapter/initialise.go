@@ -85,7 +85,7 @@ func (p *process) failed(
 // exitStatus is the app's own if it was the app that ended, but never that of
 // success.
 func exitStatus(err error) int {
-	if end, ok := errors.AsType[*appEnd](err); ok && end.status > 0 {
+	if end, ok := errors.AsType[*appEndError](err); ok && end.status > 0 {
 		return end.status
 	}
 	if start, ok := errors.AsType[*startError](err); ok {

@@ -95,13 +95,13 @@ func (s *supervisor) runOnce() error {
 	return endOf(cmd.ProcessState, err)
 }
 
-// appEnd is how the app ended.
-type appEnd struct {
+// appEndError is how the app ended.
+type appEndError struct {
 	status int // as a shell would report it
 	text   string
 }
 
-func (e *appEnd) Error() string { return e.text }
+func (e *appEndError) Error() string { return e.text }
 
 // endOf says how a process ended, which is never nil.
 func endOf(state *os.ProcessState, err error) error {
@@ -109,9 +109,9 @@ func endOf(state *os.ProcessState, err error) error {
 		return fmt.Errorf("waiting for the app: %w", err)
 	}
 	if code := state.ExitCode(); code >= 0 {
-		return &appEnd{code, fmt.Sprintf("app exited with status %d", code)}
+		return &appEndError{code, fmt.Sprintf("app exited with status %d", code)}
 	}
-	return &appEnd{signalStatus(state), fmt.Sprintf("app was ended by %s", state)}
+	return &appEndError{signalStatus(state), fmt.Sprintf("app was ended by %s", state)}
 }
 
 // startError is why the app could not be started.
