@@ -61,14 +61,15 @@ func (d *dispatcher) handle(ctx context.Context, inv *lambdaapi.Invocation) ([]b
 	if err != nil {
 		result.Reason, result.Error = invoke.ReasonBadEvent, err.Error()
 	} else {
-		d.serve(ctx, ev, inv.Deadline, &result)
+		d.serve(ctx, ev, inv, &result)
 	}
 	level := slog.LevelInfo
 	if !result.Reason.Healthy() {
 		level = slog.LevelError
 	}
 	d.log.Log(ctx, level, "instance ended", slog.String("instance", ev.Instance), slog.String("pool", ev.Pool),
-		slog.String("reason", string(result.Reason)), slog.String("error", result.Error), slog.Uint64("requests", result.Requests))
+		slog.String("reason", string(result.Reason)), slog.String("error", result.Error), slog.Uint64("requests", result.Requests),
+		slog.String(requestID, inv.RequestID))
 	return json.Marshal(result)
 }
 
@@ -94,8 +95,8 @@ func timesOf(now, deadline time.Time) times {
 }
 
 // serve is the life of one instance.
-func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, deadline time.Time, result *invoke.Result) {
-	end := timesOf(time.Now(), deadline)
+func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, inv *lambdaapi.Invocation, result *invoke.Result) {
+	end := timesOf(time.Now(), inv.Deadline)
 	dctx, cancel := context.WithDeadline(ctx, end.cut)
 	defer cancel()
 
@@ -123,7 +124,7 @@ func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, deadline time.T
 		return
 	}
 	d.log.Info("instance ready", slog.String("instance", ev.Instance), slog.String("pool", ev.Pool),
-		slog.String("router", ev.Router), slog.Int("max_concurrent", ev.MaxConcurrent))
+		slog.String("router", ev.Router), slog.Int("max_concurrent", ev.MaxConcurrent), slog.String(requestID, inv.RequestID))
 
 	wctx, stop := context.WithCancel(ctx)
 	var watches sync.WaitGroup

@@ -53,6 +53,10 @@ func (p *process) main(ctx context.Context, args []string, signals <-chan os.Sig
 	}
 	defer p.api.Close()
 	defer p.extensions.Close()
+	if network, address := p.cfg.AppNetwork(); err == nil && network == "tcp" && address == p.env[apiVariable] {
+		// It would answer the readiness check, too.
+		err = fmt.Errorf("%s is Lambda's own Runtime API: the app needs another port", address)
+	}
 	if err != nil {
 		err = p.initFailed(ctx, "LambdaDispatch.BadConfiguration", err)
 	} else {

@@ -113,6 +113,10 @@ func newFakeLambda(t *testing.T) *fakeLambda {
 	mux.HandleFunc("GET /2020-01-01/extension/event/next", func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case reason := <-f.shutdown:
+			if reason == "" { // another event
+				_, _ = io.WriteString(w, `{"eventType":"NEWS"}`)
+				return
+			}
 			_, _ = fmt.Fprintf(w, `{"eventType":"SHUTDOWN","shutdownReason":%q}`, reason)
 		case <-r.Context().Done():
 		}
@@ -168,6 +172,7 @@ type world struct {
 	marks    string // directory for the wrapper's app
 	port     int    // of the app
 
+	name    string // of the adapter's program
 	exit    chan int
 	signals chan os.Signal
 	stderr  *os.File
@@ -175,7 +180,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return &world{t: t, lambda: newFakeLambda(t), marks: t.TempDir(), exit: make(chan int, 1), signals: make(chan os.Signal, 1)}
+	return &world{t: t, name: "/opt/extensions/lambdaadapter", lambda: newFakeLambda(t), marks: t.TempDir(), exit: make(chan int, 1), signals: make(chan os.Signal, 1)}
 }
 
 // serveApp starts an app in this process.
@@ -236,7 +241,7 @@ func (w *world) adapt(began time.Time, args []string, env ...string) {
 	if w.stderr, err = os.CreateTemp(w.t.TempDir(), "stderr"); err != nil {
 		w.t.Fatal(err)
 	}
-	p := &process{began: began, name: "/opt/extensions/lambdaadapter", environ: w.environ(env...), stdout: w.stderr, stderr: w.stderr}
+	p := &process{began: began, name: w.name, environ: w.environ(env...), stdout: w.stderr, stderr: w.stderr}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

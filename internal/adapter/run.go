@@ -57,14 +57,14 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	suspect := make(chan struct{}, 1)
-	proxy := p.newProxy(suspect)
-	defer proxy.Close()
 	if p.initType() == initSnapStart {
-		if err := p.snapshot(ctx, proxy); err != nil || ctx.Err() != nil {
+		if err := p.snapshot(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
 	}
+	suspect := make(chan struct{}, 1)
+	proxy := p.newProxy(suspect)
+	defer proxy.Close()
 	return p.serve(ctx, proxy, ready, suspect)
 }
 

@@ -7,23 +7,21 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/lambda-dispatch/lambda-dispatch/internal/adapter/appproxy"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
 )
 
 // snapshot lets Lambda take a snapshot of the environment, and returns in every
 // environment that is restored from it. The app hears of both if it wants to.
-// Nothing that is open across the snapshot can be relied on afterwards:
-// connections to the app are made anew, and it is asked again whether it is
-// ready.
-func (p *process) snapshot(ctx context.Context, proxy appproxy.App) error {
+// Nothing can be relied on that was open before: there are no connections to
+// the app yet, those to Lambda are made anew, and the app is asked again
+// whether it is ready.
+func (p *process) snapshot(ctx context.Context) error {
 	if err := p.callHook(ctx, p.cfg.BeforeCheckpointPath); err != nil {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // being shut down
 		}
 		return p.initFailed(ctx, "LambdaDispatch.BeforeCheckpointFailed", err)
 	}
-	proxy.CloseIdle()
 	p.log.Debug("ready for the snapshot")
 	err := p.api.RestoreNext(ctx)
 	if ctx.Err() != nil {
@@ -37,7 +35,6 @@ func (p *process) snapshot(ctx context.Context, proxy appproxy.App) error {
 	}
 	p.log.Debug("restored from the snapshot")
 	p.api.Close()
-	proxy.CloseIdle()
 	p.app.distrust()
 	if err := p.callHook(ctx, p.cfg.AfterRestorePath); err != nil {
 		return p.restoreFailed(ctx, "LambdaDispatch.AfterRestoreFailed", err)
