@@ -12,9 +12,8 @@ import (
 // allowed once, before the first Next, and only if AWS_LAMBDA_INITIALIZATION_TYPE
 // is "snap-start".
 //
-// Source: "Lambda SnapStart runtime hooks" for what happens when,
-// https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks.html,
-// and AWS's own runtime interface clients for the calls.
+// Source: "Implementing SnapStart hooks for container images",
+// https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-custom.html
 func (c *Client) RestoreNext(ctx context.Context) error {
 	resp, err := c.call(ctx, http.MethodGet, runtimeVersion+"/runtime/restore/next", nil, nil, http.StatusOK)
 	if err != nil {
