@@ -94,7 +94,7 @@ type guardedApp struct {
 // Serve implements [appproxy.App].
 func (g guardedApp) Serve(w http.ResponseWriter, r *http.Request, s *appproxy.Scope) {
 	// What is sent to the app is RequestURI, or the URL if that has no path.
-	if g.guard.hides(r.RequestURI) || (r.URL != nil && (g.guard.hides(r.URL.EscapedPath()) || g.guard.hides(r.URL.RequestURI()))) {
+	if g.guard.hides(r.RequestURI) || g.guard.hides(r.URL.RequestURI()) {
 		http.Error(w, "Forbidden: this path is the adapter's", http.StatusForbidden)
 		return
 	}

@@ -61,6 +61,8 @@ func TestGuardedApp(t *testing.T) {
 		{"GET", "", "/hook?x", 403},                          // a request that was made here
 		{"GET", "http://host/hook", "http://host/hook", 403}, // absolute form
 		{"GET", "/%48ook", "/%48ook", 403},
+		{"GET", "/hook", "/other", 403},
+		{"GET", "/other", "/hook", 403},
 		{"GET", "/other", "/other", 200},
 	} {
 		r := httptest.NewRequest(tt.method, tt.url, nil)
