@@ -33,9 +33,10 @@ type faults struct {
 func (f *faults) notReached(w http.ResponseWriter, r *http.Request, s *Scope, err error) {
 	s.lostConnection(r)
 	if r.Context().Err() != nil {
+		f.cancelled(r, s, err)
 		panic(http.ErrAbortHandler)
 	}
-	f.report(r, "app cannot be reached", err)
+	f.report(r, s, CodeUnavailable, "app cannot be reached", err)
 	if f.unreachable != nil {
 		f.unreachable(err)
 	}
@@ -60,15 +61,33 @@ func (f *faults) failed(w http.ResponseWriter, r *http.Request, s *Scope, e ende
 	if e.fault != nil {
 		e.code, e.err = e.fault.Code, errors.New(e.fault.Message)
 	} else if e.client || r.Context().Err() != nil {
-		f.debug(r, "client gave up the request", e.err)
+		f.cancelled(r, s, e.err)
 		panic(http.ErrAbortHandler)
 	}
 	if e.began {
-		f.report(r, "app's answer was cut", e.err)
+		f.report(r, s, e.code, "app's answer was cut", e.err)
 		panic(http.ErrAbortHandler)
 	}
-	f.report(r, "app did not answer", e.err)
+	f.report(r, s, e.code, "app did not answer", e.err)
 	f.fail(w, e.code, e.err.Error())
+}
+
+// refused answers a request that may not be put to the app.
+func (f *faults) refused(w http.ResponseWriter, r *http.Request, s *Scope, err error) {
+	if s.Report != nil {
+		s.Report(CodeRefused, err)
+	} else {
+		f.debug(r, "request refused", err)
+	}
+	http.Error(w, "Bad Request: "+err.Error(), http.StatusBadRequest)
+}
+
+func (f *faults) cancelled(r *http.Request, s *Scope, err error) {
+	if s.Report != nil {
+		s.Report(CodeCancelled, err)
+		return
+	}
+	f.debug(r, "client gave up the request", err)
 }
 
 func (f *faults) debug(r *http.Request, msg string, err error) {
@@ -79,7 +98,11 @@ func (f *faults) debug(r *http.Request, msg string, err error) {
 
 // report logs what an operator can mend. The line has the path but not the
 // query, which may hold secrets.
-func (f *faults) report(r *http.Request, msg string, err error) {
+func (f *faults) report(r *http.Request, s *Scope, code, msg string, err error) {
+	if s.Report != nil {
+		s.Report(code, err)
+		return
+	}
 	if !f.log.Enabled(r.Context(), slog.LevelWarn) {
 		return
 	}
