@@ -5,15 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync"
-	"time"
-)
-
-const (
-	// faultBurst and faultEvery bound the lines about failed requests: an app
-	// that is gone can fail thousands in a second.
-	faultBurst = 100
-	faultEvery = 200 * time.Millisecond
 )
 
 // faults answers requests that the app did not answer and says so in the log,
@@ -22,11 +13,7 @@ type faults struct {
 	log         *slog.Logger
 	fail        func(w http.ResponseWriter, code, message string)
 	unreachable func(error) // may be nil
-
-	mu      sync.Mutex
-	budget  float64   // guarded by mu; lines
-	last    time.Time // guarded by mu
-	omitted int       // guarded by mu
+	lines       *LogLimit
 }
 
 // notReached answers a request when there is no connection to the app.
@@ -106,20 +93,7 @@ func (f *faults) report(r *http.Request, s *Scope, code, msg string, err error) 
 	if !f.log.Enabled(r.Context(), slog.LevelWarn) {
 		return
 	}
-	now := time.Now()
-	f.mu.Lock()
-	f.budget = min(faultBurst, f.budget+float64(now.Sub(f.last))/float64(faultEvery))
-	f.last = now
-	omitted := f.omitted
-	spare := f.budget >= 1
-	if spare {
-		f.budget--
-		f.omitted = 0
-	} else {
-		f.omitted++
-	}
-	f.mu.Unlock()
-	if spare {
+	if omitted, ok := f.lines.Take(); ok {
 		f.write(r.Context(), slog.LevelWarn, r, msg, err, omitted)
 	}
 }

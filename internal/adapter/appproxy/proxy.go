@@ -119,7 +119,7 @@ func (cfg Config) withDefaults() Config {
 }
 
 func (cfg *Config) faults() *faults {
-	return &faults{log: cfg.Logger, fail: cfg.Fail, unreachable: cfg.Unreachable, budget: faultBurst}
+	return &faults{log: cfg.Logger, fail: cfg.Fail, unreachable: cfg.Unreachable, lines: NewLogLimit()}
 }
 
 // New returns a proxy for the app at the configured address. It connects
