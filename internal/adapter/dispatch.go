@@ -223,12 +223,14 @@ func (d *dispatcher) watch(ctx context.Context) {
 	}
 }
 
+func (d *dispatcher) insist(ctx context.Context) error { return insist(ctx, d.probe) }
+
 // insist reports whether the app accepts connections. Only one that does not
 // come back at once is gone: its accept queue may have been full.
-func (d *dispatcher) insist(ctx context.Context) (err error) {
+func insist(ctx context.Context, probe func(context.Context) error) (err error) {
 	for range 10 {
 		pctx, cancel := context.WithTimeout(ctx, time.Second)
-		err = d.probe(pctx)
+		err = probe(pctx)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			break

@@ -1,0 +1,140 @@
+package directevent
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Headers that are set by us and never believed from outside.
+const (
+	headerLambdaContext  = "X-Amzn-Lambda-Context"
+	headerRequestContext = "X-Amzn-Request-Context"
+	headerTenant         = "X-Amz-Tenant-Id"
+	headerTrace          = "X-Amzn-Trace-Id"
+)
+
+// vouch adds what the app can rely on. Of a source that has no request context
+// X-Amzn-Request-Context is null.
+func (e *Event) vouch(context token, inv *Invocation) {
+	values := make([]string, 5)
+	set := func(name, value string) {
+		values[0] = value
+		e.Header[name], values = values[:1:1], values[1:]
+	}
+	set(headerLambdaContext, lambdaContext(inv))
+	if context == nil {
+		context = token("null")
+	}
+	set(headerRequestContext, headerJSON(context))
+	if inv.TenantID != "" {
+		set(headerTenant, fieldValue(inv.TenantID))
+	}
+	if inv.TraceID != "" {
+		set(headerTrace, fieldValue(inv.TraceID))
+	}
+	if _, have := e.Header["Traceparent"]; !have {
+		if parent := traceparent(inv.TraceID); parent != "" {
+			set("Traceparent", parent)
+			// It would belong to another trace (W3C Trace Context, 2.2.4 and 3.3).
+			delete(e.Header, "Tracestate")
+		}
+	}
+}
+
+func headerJSON(t token) string {
+	for _, c := range t {
+		if c <= ' ' || c >= 0x7f {
+			return string(appendHeaderJSON(make([]byte, 0, len(t)+64), t))
+		}
+	}
+	return string(t)
+}
+
+// lambdaContext is the context in the JSON that Lambda Web Adapter's users know.
+func lambdaContext(inv *Invocation) string {
+	b := make([]byte, 0, 640)
+	b = appendMember(b, `{"request_id":`, inv.RequestID)
+	deadline := int64(0)
+	if !inv.Deadline.IsZero() {
+		deadline = inv.Deadline.UnixMilli()
+	}
+	b = append(b, `,"deadline":`...)
+	b = strconv.AppendInt(b, deadline, 10)
+	b = appendMember(b, `,"invoked_function_arn":`, inv.FunctionARN)
+	if inv.TraceID == "" {
+		b = append(b, `,"xray_trace_id":null`...)
+	} else {
+		b = appendMember(b, `,"xray_trace_id":`, inv.TraceID)
+	}
+	b = appendJSON(b, `,"client_context":`, inv.ClientContext)
+	b = appendJSON(b, `,"identity":`, inv.CognitoIdentity)
+	b = appendMember(b, `,"env_config":{"function_name":`, inv.FunctionName)
+	memory, _ := strconv.Atoi(inv.MemoryMB) // 0 when Lambda does not say
+	b = append(b, `,"memory":`...)
+	b = strconv.AppendInt(b, int64(memory), 10)
+	b = appendMember(b, `,"version":`, inv.FunctionVersion)
+	b = appendMember(b, `,"log_stream":`, inv.LogStream)
+	b = appendMember(b, `,"log_group":`, inv.LogGroup)
+	b = append(b, '}')
+	if inv.TenantID != "" {
+		b = appendMember(b, `,"tenant_id":`, inv.TenantID)
+	}
+	return headerJSON(append(b, '}'))
+}
+
+func appendMember(b []byte, name, value string) []byte {
+	return appendString(append(b, name...), value)
+}
+
+// appendJSON appends what should be JSON already.
+func appendJSON(b []byte, name, json string) []byte {
+	b = append(b, name...)
+	if json == "" || !valid([]byte(json)) {
+		json = "null"
+	}
+	return append(b, json...)
+}
+
+// traceparent returns an X-Ray trace header as W3C Trace Context has it:
+//
+//	Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1
+//	00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01
+//
+// It returns "" where there is no root or no parent: an ID must not be made up
+// for a span that nobody reports.
+// https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
+func traceparent(xray string) string {
+	var trace, span string
+	flags := "00"
+	for field := range strings.SplitSeq(xray, ";") {
+		switch name, value, _ := strings.Cut(strings.Trim(field, " "), "="); name {
+		case "Root":
+			if version, rest, _ := strings.Cut(value, "-"); version == "1" {
+				trace = strings.Replace(rest, "-", "", 1)
+			}
+		case "Parent":
+			span = value
+		case "Sampled":
+			if value == "1" {
+				flags = "01"
+			}
+		}
+	}
+	if !isID(trace, 32) || !isID(span, 16) {
+		return ""
+	}
+	return "00-" + strings.ToLower(trace) + "-" + strings.ToLower(span) + "-" + flags
+}
+
+// isID reports whether s is as many hexadecimal digits and not all of them 0.
+func isID(s string, digits int) bool {
+	if len(s) != digits || strings.Trim(s, "0") == "" {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if !isHex(s[i]) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,343 @@
+package directevent
+
+// key is a member of an event's outermost object that tells something.
+type key uint8
+
+const (
+	keyVersion key = iota
+	keyRawPath
+	keyRawQueryString
+	keyCookies
+	keyHeaders
+	keyMultiHeaders
+	keyQuery
+	keyMultiQuery
+	keyHTTPMethod
+	keyPath
+	keyRequestContext
+	keyBody
+	keyBase64
+	keyLatticePath
+	keyMethod
+	keyLatticeQuery
+	keyLatticeBase64
+	keyType
+	keyRouteARN
+	keyMethodARN
+	keyRecords
+	keyEventSource
+	keySource
+	keyDetailType
+	keyLogs
+	keyTriggerSource
+	keyIdentityPool
+	keyDatasetRecords
+	keyBot
+	keySessionState
+	keyCurrentIntent
+	keyMessageVersion
+	keyAgent
+	keyActionGroup
+	keyFunction
+	keyExecution
+	keyStateMachine
+	keyContext
+	keyDeliveryStream
+	keyInvokingEvent
+	keyPipelineJob
+	keyRequestType
+	keyResponseURL
+	keyStackID
+	keySecretID
+	keyRequestToken
+	keyStep
+	keyJob
+	keyTasks
+	keyGetObjectContext
+	keySerialNumber
+	keyClickType
+	keyDeviceInfo
+	keyDeviceEvent
+	keyName
+	keyDetails
+	keyInfo
+	keyArguments
+	keyCount
+)
+
+// keyNamed is a switch and not a map because the compiler makes a binary
+// search of it that allocates nothing.
+func keyNamed(name []byte) (key, bool) {
+	switch string(name) {
+	case "version":
+		return keyVersion, true
+	case "rawPath":
+		return keyRawPath, true
+	case "rawQueryString":
+		return keyRawQueryString, true
+	case "cookies":
+		return keyCookies, true
+	case "headers":
+		return keyHeaders, true
+	case "multiValueHeaders":
+		return keyMultiHeaders, true
+	case "queryStringParameters":
+		return keyQuery, true
+	case "multiValueQueryStringParameters":
+		return keyMultiQuery, true
+	case "httpMethod":
+		return keyHTTPMethod, true
+	case "path":
+		return keyPath, true
+	case "requestContext":
+		return keyRequestContext, true
+	case "body":
+		return keyBody, true
+	case "isBase64Encoded":
+		return keyBase64, true
+	case "raw_path":
+		return keyLatticePath, true
+	case "method":
+		return keyMethod, true
+	case "query_string_parameters":
+		return keyLatticeQuery, true
+	case "is_base64_encoded":
+		return keyLatticeBase64, true
+	}
+	return otherKeyNamed(name)
+}
+
+// otherKeyNamed knows the keys of events that are not HTTP.
+func otherKeyNamed(name []byte) (key, bool) {
+	switch string(name) {
+	case "type":
+		return keyType, true
+	case "routeArn":
+		return keyRouteARN, true
+	case "methodArn":
+		return keyMethodARN, true
+	case "Records":
+		return keyRecords, true
+	case "eventSource":
+		return keyEventSource, true
+	case "source":
+		return keySource, true
+	case "detail-type":
+		return keyDetailType, true
+	case "awslogs":
+		return keyLogs, true
+	case "triggerSource":
+		return keyTriggerSource, true
+	case "identityPoolId":
+		return keyIdentityPool, true
+	case "datasetRecords":
+		return keyDatasetRecords, true
+	case "bot":
+		return keyBot, true
+	case "sessionState":
+		return keySessionState, true
+	case "currentIntent":
+		return keyCurrentIntent, true
+	case "messageVersion":
+		return keyMessageVersion, true
+	case "agent":
+		return keyAgent, true
+	case "actionGroup":
+		return keyActionGroup, true
+	case "function":
+		return keyFunction, true
+	case "Execution":
+		return keyExecution, true
+	case "StateMachine":
+		return keyStateMachine, true
+	case "context":
+		return keyContext, true
+	case "deliveryStreamArn":
+		return keyDeliveryStream, true
+	case "invokingEvent":
+		return keyInvokingEvent, true
+	case "CodePipeline.job":
+		return keyPipelineJob, true
+	case "RequestType":
+		return keyRequestType, true
+	case "ResponseURL":
+		return keyResponseURL, true
+	case "StackId":
+		return keyStackID, true
+	case "SecretId":
+		return keySecretID, true
+	case "ClientRequestToken":
+		return keyRequestToken, true
+	case "Step":
+		return keyStep, true
+	case "job":
+		return keyJob, true
+	case "tasks":
+		return keyTasks, true
+	case "getObjectContext":
+		return keyGetObjectContext, true
+	case "serialNumber":
+		return keySerialNumber, true
+	case "clickType":
+		return keyClickType, true
+	case "deviceInfo":
+		return keyDeviceInfo, true
+	case "deviceEvent":
+		return keyDeviceEvent, true
+	case "Name":
+		return keyName, true
+	case "Details":
+		return keyDetails, true
+	case "info":
+		return keyInfo, true
+	case "arguments":
+		return keyArguments, true
+	}
+	return 0, false
+}
+
+// keys is a set of keys.
+type keys uint64
+
+func keySet(list ...key) (set keys) {
+	for _, k := range list {
+		set |= 1 << k
+	}
+	return set
+}
+
+// envelope is what one look at an event has found.
+type envelope struct {
+	whole    token // the event, if it is anything but an object
+	has      keys  // those that are there and not null
+	members  [keyCount]token
+	context  requestContext
+	original []byte
+}
+
+// open takes an event apart. A name that comes twice counts as it does for
+// encoding/json: the last one.
+func open(event []byte) (*envelope, error) {
+	e := &envelope{original: event}
+	s := scanner{data: event}
+	if s.next() != '{' {
+		e.whole = s.value()
+	} else {
+		for ok := s.open('{'); ok; ok = s.more('{') {
+			name := s.key()
+			value := s.value()
+			if s.err != nil {
+				break
+			}
+			if k, known := keyNamed(name.text()); known {
+				e.set(k, value)
+			}
+		}
+	}
+	if s.end(); s.err != nil {
+		return nil, s.err
+	}
+	e.context.read(e.members[keyRequestContext])
+	return e, nil
+}
+
+func (e *envelope) set(k key, value token) {
+	e.members[k] = value
+	e.has |= 1 << k
+	if value.isNull() {
+		e.has &^= 1 << k
+	}
+}
+
+func (e *envelope) hasAll(set keys) bool { return e.has&set == set }
+
+// string returns a member that is a string, and "" for what is none.
+func (e *envelope) string(k key) string { return stringOf(e.members[k]) }
+
+func stringOf(t token) string {
+	if t.kind() != '"' {
+		return ""
+	}
+	return string(t.text())
+}
+
+// isTrue takes "true" for true, as which VPC Lattice's documentation shows it.
+func isTrue(t token) bool { return t.kind() == 't' || stringOf(t) == "true" }
+
+// requestContext is what tells the sources apart, and is needed of them.
+type requestContext struct {
+	elb, http, connection, lattice bool
+
+	method, path string // of payload 2.0
+	domainName   string
+	sourceIP     string
+}
+
+// read looks at valid JSON.
+func (c *requestContext) read(t token) {
+	for name, value := range members(t) {
+		switch string(name) {
+		case "elb":
+			c.elb = value.kind() == '{'
+		case "http":
+			c.http = value.kind() == '{'
+			c.readHTTP(value)
+		case "connectionId":
+			c.connection = value.kind() == '"'
+		case "serviceArn", "serviceNetworkArn":
+			c.lattice = c.lattice || value.kind() == '"'
+		case "domainName":
+			c.domainName = stringOf(value)
+		case "identity":
+			for name, value := range members(value) {
+				if string(name) == "sourceIp" {
+					c.sourceIP = stringOf(value)
+				}
+			}
+		}
+	}
+}
+
+func (c *requestContext) readHTTP(t token) {
+	for name, value := range members(t) {
+		switch string(name) {
+		case "method":
+			c.method = stringOf(value)
+		case "path":
+			c.path = stringOf(value)
+		case "sourceIp":
+			c.sourceIP = stringOf(value)
+		}
+	}
+}
+
+// members yields the members of a valid object, and nothing for what is none.
+func members(t token) func(yield func(name []byte, value token) bool) {
+	return func(yield func([]byte, token) bool) {
+		if t.kind() != '{' {
+			return
+		}
+		s := scanner{data: t}
+		for ok := s.open('{'); ok; ok = s.more('{') {
+			name := s.key()
+			if value := s.value(); s.err != nil || !yield(name.text(), value) {
+				return
+			}
+		}
+	}
+}
+
+// elements yields the elements of a valid array, and nothing for what is none.
+func elements(t token) func(yield func(value token) bool) {
+	return func(yield func(token) bool) {
+		if t.kind() != '[' {
+			return
+		}
+		s := scanner{data: t}
+		for ok := s.open('['); ok; ok = s.more('[') {
+			if value := s.value(); s.err != nil || !yield(value) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,274 @@
+package directevent
+
+import (
+	"encoding/binary"
+	"errors"
+	"math/bits"
+)
+
+// maxDepth is how deep arrays and objects may be nested, as in encoding/json.
+const maxDepth = 10000
+
+var (
+	errSyntax = errors.New("not valid JSON")
+	errDepth  = errors.New("JSON is nested too deeply")
+)
+
+// scanner walks over JSON once, from left to right, and keeps nothing but its
+// place. encoding/json looks at every byte three times, which at 6 MB is most
+// of what a direct event would cost; what counts as valid is the same.
+//
+// The first error sticks: after it everything returns nothing.
+type scanner struct {
+	data  []byte
+	pos   int
+	depth int
+	err   error
+}
+
+// token is a piece of valid JSON: a whole value.
+type token []byte
+
+// kind returns the token's first byte, which tells what it is: one of
+// { [ " t f n - 0…9, or 0 for no token.
+func (t token) kind() byte {
+	if len(t) == 0 {
+		return 0
+	}
+	return t[0]
+}
+
+func (t token) isNull() bool { return t.kind() == 'n' || t.kind() == 0 }
+
+func (s *scanner) fail(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+	s.pos = len(s.data)
+}
+
+// next skips white space and returns the byte after it without taking it; 0 at
+// the end of the data.
+func (s *scanner) next() byte {
+	for s.pos < len(s.data) {
+		c := s.data[s.pos]
+		if c > ' ' || c != ' ' && c != '\n' && c != '\t' && c != '\r' {
+			return c
+		}
+		s.pos++
+	}
+	return 0
+}
+
+// open enters an array or object and reports whether it has a first element.
+// Its elements are read with value, after key in an object.
+func (s *scanner) open(bracket byte) bool {
+	if s.next() != bracket {
+		s.fail(errSyntax)
+		return false
+	}
+	s.pos++
+	s.depth++
+	if s.depth > maxDepth {
+		s.fail(errDepth)
+		return false
+	}
+	if s.next() == bracket+2 { // the closing one, in ASCII
+		s.close()
+		return false
+	}
+	return s.err == nil
+}
+
+func (s *scanner) close() {
+	s.pos++
+	s.depth--
+}
+
+// more reports whether another element follows, and leaves the array or object
+// if not.
+func (s *scanner) more(bracket byte) bool {
+	switch s.next() {
+	case ',':
+		s.pos++
+		return s.err == nil
+	case bracket + 2:
+		s.close()
+	default:
+		s.fail(errSyntax)
+	}
+	return false
+}
+
+// key reads the name of an object's member and the colon after it.
+func (s *scanner) key() token {
+	if s.next() != '"' {
+		s.fail(errSyntax)
+		return nil
+	}
+	key := s.string()
+	if s.next() != ':' {
+		s.fail(errSyntax)
+		return nil
+	}
+	s.pos++
+	return key
+}
+
+// value reads a value whole.
+func (s *scanner) value() token {
+	c := s.next()
+	start := s.pos
+	switch {
+	case c == '"':
+		return s.string()
+	case c == '{':
+		for ok := s.open('{'); ok; ok = s.more('{') {
+			s.key()
+			s.value()
+		}
+	case c == '[':
+		for ok := s.open('['); ok; ok = s.more('[') {
+			s.value()
+		}
+	case c == '-' || c >= '0' && c <= '9':
+		s.number()
+	case c == 't':
+		s.literal("true")
+	case c == 'f':
+		s.literal("false")
+	case c == 'n':
+		s.literal("null")
+	default:
+		s.fail(errSyntax)
+	}
+	if s.err != nil {
+		return nil
+	}
+	return s.data[start:s.pos]
+}
+
+// end checks that nothing but white space is left.
+func (s *scanner) end() {
+	if s.next() != 0 || s.pos < len(s.data) {
+		s.fail(errSyntax)
+	}
+}
+
+func (s *scanner) literal(text string) {
+	if len(s.data)-s.pos < len(text) || string(s.data[s.pos:s.pos+len(text)]) != text {
+		s.fail(errSyntax)
+		return
+	}
+	s.pos += len(text)
+}
+
+func (s *scanner) number() {
+	if s.data[s.pos] == '-' {
+		s.pos++
+	}
+	if s.pos < len(s.data) && s.data[s.pos] == '0' {
+		s.pos++
+	} else {
+		s.digits()
+	}
+	if s.pos < len(s.data) && s.data[s.pos] == '.' {
+		s.pos++
+		s.digits()
+	}
+	if s.pos < len(s.data) && (s.data[s.pos] == 'e' || s.data[s.pos] == 'E') {
+		s.pos++
+		if s.pos < len(s.data) && (s.data[s.pos] == '+' || s.data[s.pos] == '-') {
+			s.pos++
+		}
+		s.digits()
+	}
+}
+
+// digits takes one digit or more.
+func (s *scanner) digits() {
+	start := s.pos
+	for s.pos < len(s.data) && s.data[s.pos] >= '0' && s.data[s.pos] <= '9' {
+		s.pos++
+	}
+	if s.pos == start {
+		s.fail(errSyntax)
+	}
+}
+
+// string reads a string, with its quotes.
+func (s *scanner) string() token {
+	start := s.pos
+	s.pos++
+	for {
+		s.pos += plain(s.data[s.pos:])
+		if s.pos >= len(s.data) {
+			s.fail(errSyntax)
+			return nil
+		}
+		switch s.data[s.pos] {
+		case '"':
+			s.pos++
+			return s.data[start:s.pos]
+		case '\\':
+			s.escape()
+		default: // a control character
+			s.fail(errSyntax)
+		}
+	}
+}
+
+func (s *scanner) escape() {
+	rest := s.data[s.pos:]
+	if len(rest) < 2 {
+		s.fail(errSyntax)
+		return
+	}
+	switch rest[1] {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		s.pos += 2
+	case 'u':
+		if _, ok := hex4(rest[2:]); !ok {
+			s.fail(errSyntax)
+			return
+		}
+		s.pos += 6
+	default:
+		s.fail(errSyntax)
+	}
+}
+
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
+// plain returns how many bytes at the beginning of b mean themselves in a JSON
+// string: up to the first quote, backslash or control character. It looks at
+// eight bytes at once. Subtracting borrows from the byte above, so marks may be
+// wrong, but only above a right one, and the lowest is what counts.
+func plain(b []byte) int {
+	i := 0
+	for ; len(b)-i >= 8; i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:])
+		quote, backslash := x^'"'*ones, x^'\\'*ones
+		marks := ((x - 0x20*ones) &^ x) | ((quote - ones) &^ quote) | ((backslash - ones) &^ backslash)
+		if marks &= highs; marks != 0 {
+			return i + bits.TrailingZeros64(marks)/8
+		}
+	}
+	for ; i < len(b); i++ {
+		if c := b[i]; c < ' ' || c == '"' || c == '\\' {
+			break
+		}
+	}
+	return i
+}
+
+// valid reports whether data is one JSON value and nothing else.
+func valid(data []byte) bool {
+	s := scanner{data: data}
+	s.value()
+	s.end()
+	return s.err == nil
+}
