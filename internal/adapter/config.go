@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/directevent"
 )
 
 // Config is what the adapter reads from the environment. See settings for
@@ -79,6 +81,23 @@ func (c *Config) readinessNetwork() (network, address string) {
 		return c.AppNetwork()
 	}
 	return "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.ReadinessPort))
+}
+
+// direct returns what can be set about direct events.
+func (c *Config) direct() directConfig {
+	return directConfig{
+		Options: directevent.Options{
+			BasePath:            c.BasePath,
+			PassThroughPath:     c.EventPath,
+			Routes:              c.EventRoutes,
+			AuthorizationSource: c.AuthorizationSource,
+		},
+		Stream:           c.Stream,
+		Compress:         c.Compress,
+		ErrorStatus:      c.ErrorStatus.has,
+		EventErrorStatus: c.EventErrorStatus.has,
+		HangTimeout:      c.HangTimeout,
+	}
 }
 
 // statusRange is a range of HTTP status codes, both ends included.

@@ -110,6 +110,8 @@ func TestOwnNames(t *testing.T) {
 		{env: "LAMBDA_DISPATCH_EVENT_ROUTES=sqs", err: "such as sqs=/queue"},
 		{env: "LAMBDA_DISPATCH_EVENT_ROUTES=sqs=q", err: "path of sqs must begin with a slash"},
 		{env: "LAMBDA_DISPATCH_EVENT_ROUTES=sqs=/q,sqs=/r", err: "two paths for sqs"},
+		{env: "LAMBDA_DISPATCH_EVENT_ROUTES=sqz=/q", err: `has "sqz"`},
+		{env: "LAMBDA_DISPATCH_EVENT_ROUTES=alb=/q", err: `has "alb"`},
 		{env: "LAMBDA_DISPATCH_EVENT_ERROR_STATUS=400-599", want: func(c *Config) { c.EventErrorStatus = statuses{{400, 599}} }},
 		{env: "LAMBDA_DISPATCH_EVENT_ERROR_STATUS=bad", err: "ranges"},
 		{env: "LAMBDA_DISPATCH_ERROR_STATUS=500,502-504", want: func(c *Config) { c.ErrorStatus = statuses{{500, 500}, {502, 504}} }},

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 
+	"github.com/lambda-dispatch/lambda-dispatch/internal/directevent"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
 )
 
@@ -165,6 +166,9 @@ func parseRoutes(to *map[string]string, v string) error {
 		source = strings.ToLower(strings.TrimSpace(source))
 		if !ok || source == "" {
 			return errors.New("must be a list of sources and paths, such as sqs=/queue,sns=/topic")
+		}
+		if from, ok := directevent.SourceNamed(source); !ok || from.HTTP() {
+			return fmt.Errorf("has %q, which is no source of events that are no HTTP requests", source)
 		}
 		if _, twice := routes[source]; twice {
 			return fmt.Errorf("has two paths for %s", source)

@@ -14,9 +14,6 @@ import (
 	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
 )
 
-// errAnswered is returned by a handler that has answered the invocation itself.
-var errAnswered = errors.New("the invocation has been answered")
-
 // directConfig is what can be set about direct events.
 type directConfig struct {
 	Options  directevent.Options
@@ -272,7 +269,7 @@ func (x *direct) tell(e *lambdaapi.FunctionError) {
 // log says what happened to this event. The line has the path but not the
 // query, which may hold secrets.
 func (x *direct) log(level slog.Level, msg string, status int, more ...slog.Attr) {
-	attrs := append(make([]slog.Attr, 0, 8), slog.String("request_id", x.inv.RequestID))
+	attrs := append(make([]slog.Attr, 0, 8), slog.String(requestID, x.inv.RequestID))
 	if x.ev != nil {
 		attrs = append(attrs, slog.String("source", x.ev.Source.String()), slog.String("method", x.ev.Method),
 			slog.String("path", pathOf(x.ev.Target)))

@@ -2,11 +2,9 @@ package adapter
 
 import (
 	"bytes"
-	"context"
 	"errors"
 
 	"github.com/lambda-dispatch/lambda-dispatch/internal/invoke"
-	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
 )
 
 // maxDispatchEvent is far more than a dispatch event has.
@@ -37,14 +35,4 @@ func isDispatch(event []byte) bool {
 	}
 	_, err := invoke.ParseEvent(event)
 	return !errors.Is(err, invoke.ErrNotDispatch)
-}
-
-// noDirectEvents is the eventHandler of functions that only a router invokes.
-type noDirectEvents struct{}
-
-func (noDirectEvents) handle(context.Context, *lambdaapi.Invocation) ([]byte, error) {
-	return nil, &lambdaapi.FunctionError{
-		Type:    "LambdaDispatch.NotADispatchEvent",
-		Message: "not a dispatch event: this function answers requests that come through a lambda-dispatch router",
-	}
 }

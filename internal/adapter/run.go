@@ -70,22 +70,42 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 
 // serve takes invocations, as many at once as Lambda wants to have open.
 func (p *process) serve(ctx context.Context, proxy appproxy.App, ready *readiness, suspect <-chan struct{}) error {
+	direct := p.newDirectHandler(proxy, ready)
 	loops := make([]*loop, maxConcurrency(p.env))
 	for i := range loops {
-		loops[i] = &loop{api: p.api, log: p.log, end: p.beyondRepair, events: events{direct: noDirectEvents{}, dispatch: &dispatcher{
-			app:         p.app,
-			proxy:       proxy,
-			suspect:     suspect,
-			probe:       p.probe,
-			hang:        p.hangWatch(proxy, ready),
-			giveUp:      p.giveUp,
-			noticesEnd:  p.sup != nil,
-			log:         p.log,
-			environment: p.env["AWS_LAMBDA_LOG_STREAM_NAME"],
-			version:     p.env["AWS_LAMBDA_FUNCTION_VERSION"],
-		}}}
+		loops[i] = &loop{api: p.api, log: p.log, end: p.beyondRepair, events: events{
+			dispatch: &dispatcher{
+				app:         p.app,
+				proxy:       proxy,
+				suspect:     suspect,
+				probe:       p.probe,
+				hang:        p.hangWatch(proxy, ready),
+				giveUp:      p.giveUp,
+				noticesEnd:  p.sup != nil,
+				log:         p.log,
+				environment: p.env["AWS_LAMBDA_LOG_STREAM_NAME"],
+				version:     p.env["AWS_LAMBDA_FUNCTION_VERSION"],
+			},
+			direct: direct,
+		}}
 	}
 	return runLoops(ctx, loops)
+}
+
+func (p *process) newDirectHandler(proxy appproxy.App, ready *readiness) *directHandler {
+	return &directHandler{
+		app:        p.app,
+		proxy:      proxy,
+		api:        p.api,
+		cfg:        p.cfg.direct(),
+		function:   functionOf(p.env),
+		probe:      p.probe,
+		ask:        ready.alive,
+		giveUp:     p.giveUp,
+		noticesEnd: p.sup != nil,
+		log:        p.log,
+		warnings:   appproxy.NewLogLimit(),
+	}
 }
 
 // newProxy returns what speaks the app's protocol. It tells suspect when it
