@@ -76,9 +76,9 @@ func functionOf(env map[string]string) directevent.Invocation {
 // handle implements eventHandler.
 func (d *directHandler) handle(ctx context.Context, inv *lambdaapi.Invocation) ([]byte, error) {
 	x := &direct{d: d, inv: inv, end: timesOf(time.Now(), inv.Deadline)}
-	sctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), x.end.last)
+	var cancel context.CancelFunc
+	x.life, cancel = context.WithDeadline(context.WithoutCancel(ctx), x.end.last.Add(x.end.last.Sub(x.end.cut)))
 	defer cancel()
-	x.life = sctx
 	rctx, release := x.bound(ctx)
 	defer release()
 	if f := x.run(rctx); f != nil {
@@ -92,7 +92,7 @@ type direct struct {
 	d    *directHandler
 	inv  *lambdaapi.Invocation
 	end  times
-	life context.Context // of all but the request to the app
+	life context.Context // of the answer: until Lambda's deadline
 	ev   *directevent.Event
 	ans  *answer // nil until the app is asked
 }
