@@ -92,15 +92,15 @@ func Parse(event []byte, inv Invocation, o Options) (*Event, error) {
 	if len(bytes.TrimSpace(event)) == 0 {
 		event = []byte("null")
 	}
-	env, err := open(event)
-	if err != nil {
+	var env envelope
+	if err := env.open(event); err != nil {
 		return nil, &Error{Type: TypeBadEvent, Reason: "cannot be read", Err: err}
 	}
 	e := &Event{RemoteAddr: env.context.sourceIP}
 	e.Source, e.shape = env.classify()
 	if e.shape == shapeEvent || e.shape == shapeWebSocket {
-		e.passThrough(env, o)
-	} else if err := e.translate(env, o); err != nil {
+		e.passThrough(&env, o)
+	} else if err := e.translate(&env, o); err != nil {
 		return e, err
 	}
 	if e.Host == "" {
