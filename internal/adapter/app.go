@@ -76,6 +76,14 @@ func (a *app) markDown(cause error) {
 	a.down = make(chan struct{})
 }
 
+// distrust lets it be checked again whether the app is ready, which has not
+// gone down.
+func (a *app) distrust() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ready = false
+}
+
 // downs returns a channel that is closed when the app goes down next.
 func (a *app) downs() <-chan struct{} {
 	a.mu.Lock()

@@ -61,14 +61,15 @@ func (d *dispatcher) handle(ctx context.Context, inv *lambdaapi.Invocation) ([]b
 	if err != nil {
 		result.Reason, result.Error = invoke.ReasonBadEvent, err.Error()
 	} else {
-		d.serve(ctx, ev, inv.Deadline, &result)
+		d.serve(ctx, ev, inv, &result)
 	}
 	level := slog.LevelInfo
 	if !result.Reason.Healthy() {
 		level = slog.LevelError
 	}
 	d.log.Log(ctx, level, "instance ended", slog.String("instance", ev.Instance), slog.String("pool", ev.Pool),
-		slog.String("reason", string(result.Reason)), slog.String("error", result.Error), slog.Uint64("requests", result.Requests))
+		slog.String("reason", string(result.Reason)), slog.String("error", result.Error), slog.Uint64("requests", result.Requests),
+		slog.String(requestID, inv.RequestID))
 	return json.Marshal(result)
 }
 
@@ -94,8 +95,8 @@ func timesOf(now, deadline time.Time) times {
 }
 
 // serve is the life of one instance.
-func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, deadline time.Time, result *invoke.Result) {
-	end := timesOf(time.Now(), deadline)
+func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, inv *lambdaapi.Invocation, result *invoke.Result) {
+	end := timesOf(time.Now(), inv.Deadline)
 	dctx, cancel := context.WithDeadline(ctx, end.cut)
 	defer cancel()
 
@@ -123,7 +124,7 @@ func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, deadline time.T
 		return
 	}
 	d.log.Info("instance ready", slog.String("instance", ev.Instance), slog.String("pool", ev.Pool),
-		slog.String("router", ev.Router), slog.Int("max_concurrent", ev.MaxConcurrent))
+		slog.String("router", ev.Router), slog.Int("max_concurrent", ev.MaxConcurrent), slog.String(requestID, inv.RequestID))
 
 	wctx, stop := context.WithCancel(ctx)
 	var watches sync.WaitGroup
@@ -222,12 +223,14 @@ func (d *dispatcher) watch(ctx context.Context) {
 	}
 }
 
+func (d *dispatcher) insist(ctx context.Context) error { return insist(ctx, d.probe) }
+
 // insist reports whether the app accepts connections. Only one that does not
 // come back at once is gone: its accept queue may have been full.
-func (d *dispatcher) insist(ctx context.Context) (err error) {
+func insist(ctx context.Context, probe func(context.Context) error) (err error) {
 	for range 10 {
 		pctx, cancel := context.WithTimeout(ctx, time.Second)
-		err = d.probe(pctx)
+		err = probe(pctx)
 		cancel()
 		if err == nil || ctx.Err() != nil {
 			break

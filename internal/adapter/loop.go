@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/lambda-dispatch/lambda-dispatch/internal/invoke"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
 )
 
@@ -15,30 +14,21 @@ import (
 // same machine.
 const answerTimeout = 5 * time.Second
 
+// errAnswered is returned by an eventHandler that has ended the invocation
+// itself, as one has to that streams its answer.
+var errAnswered = errors.New("the invocation has been answered")
+
 // eventHandler answers the events of one kind.
 type eventHandler interface {
 	// handle answers one invocation. When ctx is done the environment is being
 	// shut down, and handle has a moment to come to an end. An error becomes
-	// the function error that the invoker sees.
+	// the function error that the invoker sees, unless it is errAnswered.
 	handle(ctx context.Context, inv *lambdaapi.Invocation) (result []byte, err error)
 }
 
 // eventRouter finds the handler of an event. The error is for the invoker.
 type eventRouter interface {
 	route(event []byte) (eventHandler, error)
-}
-
-// dispatchEvents is the eventRouter for functions that only a router invokes.
-type dispatchEvents struct{ handler eventHandler }
-
-func (d dispatchEvents) route(event []byte) (eventHandler, error) {
-	if _, err := invoke.ParseEvent(event); errors.Is(err, invoke.ErrNotDispatch) {
-		return nil, &lambdaapi.FunctionError{
-			Type:    "LambdaDispatch.NotADispatchEvent",
-			Message: "not a dispatch event: this function answers requests that come through a lambda-dispatch router",
-		}
-	}
-	return d.handler, nil
 }
 
 // runtimeAPI is the part of Lambda's Runtime API that the loop needs.
@@ -93,17 +83,20 @@ func (l *loop) handle(ctx context.Context, inv *lambdaapi.Invocation) ([]byte, e
 // answer ends the invocation. If that fails, the next call to Next tells
 // whether Lambda is still there.
 func (l *loop) answer(ctx context.Context, inv *lambdaapi.Invocation, result []byte, err error) {
+	if errors.Is(err, errAnswered) {
+		return
+	}
 	// An environment that is being shut down still has its result to say.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
 	defer cancel()
 	if err != nil {
-		l.log.Error("invocation failed", slog.String("request_id", inv.RequestID), slog.Any("error", err))
+		l.log.Error("invocation failed", slog.String(requestID, inv.RequestID), slog.Any("error", err))
 		err = l.api.Fail(ctx, inv.RequestID, functionError(err))
 	} else {
 		err = l.api.Respond(ctx, inv.RequestID, result)
 	}
 	if err != nil {
-		l.log.Error("lambda did not take the answer", slog.String("request_id", inv.RequestID), slog.Any("error", err))
+		l.log.Error("lambda did not take the answer", slog.String(requestID, inv.RequestID), slog.Any("error", err))
 	}
 }
 

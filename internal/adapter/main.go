@@ -11,12 +11,12 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
-	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
 )
+
+const apiVariable = "AWS_LAMBDA_RUNTIME_API"
 
 // Main is the adapter's main function: args are the arguments after the
 // program's name, and the result is the exit status. It reads the environment
@@ -38,32 +38,52 @@ func (p *process) main(ctx context.Context, args []string, signals <-chan os.Sig
 	}
 	p.command = command
 	p.env = environment(p.environ)
-	cfg, unknown, err := ParseConfig(p.environ)
+	cfg, remarks, err := ParseConfig(p.environ)
 	p.cfg = cfg
 	p.log = newLogger(p.stderr, &p.cfg)
-	for _, name := range unknown {
-		p.log.Warn("unknown setting is ignored", slog.String("name", name))
+	for _, r := range remarks {
+		p.log.LogAttrs(ctx, r.Level, r.Message, r.Attrs...)
 	}
 	if p.env[apiVariable] == "" {
 		return p.outside(err)
 	}
-	var apiErr error
-	if p.api, apiErr = lambdaapi.New(p.env[apiVariable]); apiErr != nil {
-		p.log.Error("cannot start", slog.Any("error", fmt.Errorf("%s: %w", apiVariable, apiErr)))
+	if err := p.connect(); err != nil {
+		p.log.Error("cannot start", slog.Any("error", err))
 		return 1
 	}
 	defer p.api.Close()
-	if err != nil {
-		_ = p.initFailed(ctx, "LambdaDispatch.BadConfiguration", err)
-		return 1
+	defer p.extensions.Close()
+	if network, address := p.cfg.AppNetwork(); err == nil && network == "tcp" && address == p.env[apiVariable] {
+		// It would answer the readiness check, too.
+		err = fmt.Errorf("%s is Lambda's own Runtime API: the app needs another port", address)
 	}
-	if err := p.run(ctx, signals); err != nil {
-		if !errors.Is(err, errSilent) {
-			p.log.Error("adapter failed", slog.Any("error", err))
-		}
+	if err != nil {
+		err = p.initFailed(ctx, "LambdaDispatch.BadConfiguration", err)
+	} else {
+		err = p.run(ctx, signals)
+	}
+	if silent, ok := errors.AsType[*silentError](err); ok {
+		return silent.status
+	}
+	if err != nil {
+		p.log.Error("adapter failed", slog.Any("error", err))
 		return 1
 	}
 	return 0
+}
+
+// connect makes the clients of Lambda's APIs. A proxy of the Runtime API, such
+// as a security product, does not know the Extensions API.
+func (p *process) connect() (err error) {
+	api := p.env[apiVariable]
+	if p.extensions, err = lambdaapi.New(api); err != nil {
+		return fmt.Errorf("%s: %w", apiVariable, err)
+	}
+	if p.cfg.RuntimeAPIProxy != "" {
+		api = p.cfg.RuntimeAPIProxy
+	}
+	p.api, err = lambdaapi.New(api)
+	return err
 }
 
 // outside is the adapter where there is no Lambda: an image whose entry point
@@ -80,7 +100,7 @@ func (p *process) outside(err error) int {
 		}
 	}
 	p.log.Error("cannot start", slog.Any("error", err))
-	return 1
+	return startStatus(err)
 }
 
 func parseArgs(args []string, stdout, stderr io.Writer) (command []string, status int, done bool) {
@@ -101,27 +121,4 @@ func parseArgs(args []string, stdout, stderr io.Writer) (command []string, statu
 		return nil, 2, true
 	}
 	return flags.Args(), 0, false
-}
-
-func usage(w io.Writer) {
-	fmt.Fprint(w, `usage: lambdaadapter                       as an external extension, beside an app that Lambda starts
-       lambdaadapter [--] <command> [args]  as a wrapper that starts the app
-
-The adapter runs inside AWS Lambda and serves the app's answers to a
-lambda-dispatch router. It is configured by environment variables; the first
-of several names wins.
-
-`)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, s := range settings {
-		fmt.Fprintf(tw, "%s\t%s", s.names[0], s.help)
-		if s.dflt != "" {
-			fmt.Fprintf(tw, " (default %s)", s.dflt)
-		}
-		if len(s.names) > 1 {
-			fmt.Fprintf(tw, "; also %s", strings.Join(s.names[1:], ", "))
-		}
-		fmt.Fprintln(tw)
-	}
-	_ = tw.Flush()
 }

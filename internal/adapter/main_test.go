@@ -50,12 +50,19 @@ func testApp(role string) int {
 		n, _ := strconv.Atoi(status)
 		return n
 	}
+	if role == "sigkill" {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, os.Getpid()) })
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
-	ln, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("PORT"))
+	address := "127.0.0.1:" + os.Getenv("PORT")
+	if role == "endpoint" {
+		address = os.Getenv(httpEndpoint)
+	}
+	ln, err := net.Listen("tcp", address)
 	if err != nil {
 		return 1
 	}
@@ -78,6 +85,7 @@ type fakeLambda struct {
 	ended       chan ended
 	initErrors  chan lambdaapi.FunctionError
 	waiting     chan struct{} // one for each call of next
+	restore     fakeRestore
 
 	mu         sync.Mutex
 	registered []string          // guarded by mu: name and events
@@ -105,6 +113,10 @@ func newFakeLambda(t *testing.T) *fakeLambda {
 	mux.HandleFunc("GET /2020-01-01/extension/event/next", func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case reason := <-f.shutdown:
+			if reason == "" { // another event
+				_, _ = io.WriteString(w, `{"eventType":"NEWS"}`)
+				return
+			}
 			_, _ = fmt.Fprintf(w, `{"eventType":"SHUTDOWN","shutdownReason":%q}`, reason)
 		case <-r.Context().Done():
 		}
@@ -130,6 +142,7 @@ func newFakeLambda(t *testing.T) *fakeLambda {
 		f.initErrors <- e
 		w.WriteHeader(http.StatusAccepted)
 	})
+	f.restore.handle(mux)
 	f.srv = httptest.NewServer(mux)
 	t.Cleanup(f.srv.Close)
 	return f
@@ -159,6 +172,7 @@ type world struct {
 	marks    string // directory for the wrapper's app
 	port     int    // of the app
 
+	name    string // of the adapter's program
 	exit    chan int
 	signals chan os.Signal
 	stderr  *os.File
@@ -166,7 +180,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return &world{t: t, lambda: newFakeLambda(t), marks: t.TempDir(), exit: make(chan int, 1), signals: make(chan os.Signal, 1)}
+	return &world{t: t, name: "/opt/extensions/lambdaadapter", lambda: newFakeLambda(t), marks: t.TempDir(), exit: make(chan int, 1), signals: make(chan os.Signal, 1)}
 }
 
 // serveApp starts an app in this process.
@@ -227,7 +241,7 @@ func (w *world) adapt(began time.Time, args []string, env ...string) {
 	if w.stderr, err = os.CreateTemp(w.t.TempDir(), "stderr"); err != nil {
 		w.t.Fatal(err)
 	}
-	p := &process{began: began, name: "/opt/extensions/lambdaadapter", environ: w.environ(env...), stdout: w.stderr, stderr: w.stderr}
+	p := &process{began: began, name: w.name, environ: w.environ(env...), stdout: w.stderr, stderr: w.stderr}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

@@ -29,3 +29,5 @@ func killGroup(pid int) {
 func execute(string, []string, []string) error { return errors.ErrUnsupported }
 
 func groupStopped(int) bool { return false }
+
+func signalStatus(*os.ProcessState) int { return 1 }

@@ -31,3 +31,11 @@ func killGroup(pid int) {
 func execute(path string, args, env []string) error {
 	return syscall.Exec(path, args, env)
 }
+
+// signalStatus is the status of a process that was ended by a signal.
+func signalStatus(state *os.ProcessState) int {
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return 1
+}

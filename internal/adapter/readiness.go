@@ -28,37 +28,63 @@ const (
 
 // readiness finds out whether the app is ready.
 type readiness struct {
-	cfg    *Config
-	log    *slog.Logger
-	client *http.Client
+	network, address string
+	tcp              bool          // whether it accepts connections is enough
+	url              string        // of HTTP checks
+	timeout          time.Duration // 0: no end
+	healthy          statuses
+	log              *slog.Logger
+	client           *http.Client
 }
 
 func newReadiness(cfg *Config, log *slog.Logger) *readiness {
-	var protocols http.Protocols
-	protocols.SetHTTP1(true)
-	if cfg.AppProtocol == protocolH2C && (cfg.ReadinessPort == 0 || cfg.ReadinessPort == cfg.Port) {
-		// What another port speaks is not said; health checks mostly speak
-		// HTTP/1.1.
-		protocols.SetHTTP1(false)
-		protocols.SetUnencryptedHTTP2(true)
+	r := &readiness{
+		tcp: cfg.ReadinessProtocol == "tcp", timeout: cfg.ReadinessTimeout, healthy: cfg.HealthyStatus, log: log,
 	}
-	return &readiness{cfg: cfg, log: log, client: &http.Client{
+	r.network, r.address = cfg.readinessNetwork()
+	r.url = urlOf(r.network, r.address) + cfg.ReadinessPath
+	// What another port than the app's speaks is not said; health checks
+	// mostly speak HTTP/1.1.
+	_, app := cfg.AppNetwork()
+	r.client = newAppClient(r.network, r.address, r.address == app && cfg.AppProtocol == protocolH2C)
+	return r
+}
+
+// newAppClient returns a client for the few requests that are the adapter's
+// own. It keeps no connection, and follows no redirect.
+func newAppClient(network, address string, h2c bool) *http.Client {
+	var protocols http.Protocols
+	protocols.SetHTTP1(!h2c)
+	protocols.SetUnencryptedHTTP2(h2c)
+	return &http.Client{
 		Transport: &http.Transport{
-			Proxy:             nil,  // the app is on this machine
-			DisableKeepAlives: true, // it is asked seldom
+			Proxy: nil, // the app is on this machine
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, network, address)
+			},
+			DisableKeepAlives: true,
 			Protocols:         &protocols,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
+}
+
+// urlOf returns the URL of the root of a server, without its slash. A server
+// on a Unix socket is asked for as localhost.
+func urlOf(network, address string) string {
+	if network == "unix" {
+		return "http://localhost"
+	}
+	return "http://" + address
 }
 
 // wait returns nil as soon as the app is ready. When the context or the
 // configured time ends first, the error says what was wrong with the last
 // attempt.
 func (r *readiness) wait(ctx context.Context) error {
-	if r.cfg.ReadinessTimeout > 0 {
+	if r.timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, r.cfg.ReadinessTimeout)
+		ctx, cancel = context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 	}
 	began := time.Now()
@@ -75,12 +101,12 @@ func (r *readiness) wait(ctx context.Context) error {
 		}
 		if ctx.Err() != nil {
 			if last == nil {
-				last = fmt.Errorf("no answer from %s: %w", r.cfg.readinessAddress(), err)
+				last = fmt.Errorf("no answer from %s: %w", r.address, err)
 			}
 			return fmt.Errorf("app not ready after %v: %w", time.Since(began).Round(time.Millisecond), last)
 		}
 		if last = err; hung {
-			last = fmt.Errorf("%s gave no answer within %v", r.cfg.readinessAddress(), timeout)
+			last = fmt.Errorf("%s gave no answer within %v", r.address, timeout)
 			timeout = min(2*timeout, maxAttemptTimeout)
 		}
 		if now := time.Now(); now.After(logAt) {
@@ -97,30 +123,38 @@ func (r *readiness) wait(ctx context.Context) error {
 }
 
 func (r *readiness) try(ctx context.Context) error {
-	if r.cfg.ReadinessProtocol == "tcp" {
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", r.cfg.readinessAddress())
+	if r.tcp {
+		c, err := new(net.Dialer).DialContext(ctx, r.network, r.address)
 		if err != nil {
 			return err
 		}
 		return c.Close()
 	}
-	url := "http://" + r.cfg.readinessAddress() + r.cfg.ReadinessPath
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	status, err := ask(ctx, r.client, http.MethodGet, r.url)
 	if err != nil {
 		return err
 	}
-	resp, err := r.client.Do(req)
+	if !r.healthy.has(status) {
+		return &unhealthyError{r.url, status}
+	}
+	return nil
+}
+
+// ask makes a request without a body and returns the status of the answer.
+func ask(ctx context.Context, client *http.Client, method, url string) (status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		if inner := errors.Unwrap(err); inner != nil {
 			err = inner // without the method and URL in front
 		}
-		return err
+		return 0, err
 	}
 	_ = resp.Body.Close() // only the status counts
-	if !r.cfg.healthy(resp.StatusCode) {
-		return &unhealthyError{url, resp.StatusCode}
-	}
-	return nil
+	return resp.StatusCode, nil
 }
 
 // unhealthyError: the app answers, but says that it is not ready.

@@ -3,6 +3,7 @@ package adapter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,17 +14,21 @@ import (
 	"time"
 )
 
-// checker returns a readiness check of h with the default configuration.
-func checker(t *testing.T, h http.HandlerFunc) (*readiness, *Config) {
+// checker returns a readiness check of h, configured by the settings.
+func checker(t *testing.T, h http.HandlerFunc, env ...string) *readiness {
 	t.Helper()
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
-	c, _, err := ParseConfig(nil)
+	return checkerOf(t, srv.Listener, env...)
+}
+
+func checkerOf(t *testing.T, ln net.Listener, env ...string) *readiness {
+	t.Helper()
+	c, _, err := ParseConfig(append(env, fmt.Sprintf("PORT=%d", ln.Addr().(*net.TCPAddr).Port)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.Port = srv.Listener.Addr().(*net.TCPAddr).Port
-	return newReadiness(&c, slog.New(slog.DiscardHandler)), &c
+	return newReadiness(&c, slog.New(slog.DiscardHandler))
 }
 
 func short(t *testing.T, d time.Duration) context.Context {
@@ -34,15 +39,14 @@ func short(t *testing.T, d time.Duration) context.Context {
 
 func TestReadinessStatuses(t *testing.T) {
 	for status, ready := range map[int]bool{200: true, 302: true, 404: true, 499: true, 500: false, 503: false} {
-		r, c := checker(t, func(w http.ResponseWriter, r *http.Request) {
+		r := checker(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path != "/up" || r.URL.RawQuery != "x=1" {
 				w.WriteHeader(http.StatusInternalServerError)
 				return
 			}
 			w.Header().Set("Location", "http://127.0.0.1:1/")
 			w.WriteHeader(status)
-		})
-		c.ReadinessPath = "/up?x=1"
+		}, "LAMBDA_DISPATCH_READINESS_PATH=/up?x=1")
 		err := r.wait(short(t, 100*time.Millisecond))
 		if (err == nil) != ready {
 			t.Errorf("status %d: %v", status, err)
@@ -51,7 +55,7 @@ func TestReadinessStatuses(t *testing.T) {
 }
 
 func TestReadinessSaysWhatWasWrong(t *testing.T) {
-	r, _ := checker(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
+	r := checker(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) })
 	if err := r.wait(short(t, 50*time.Millisecond)); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("error %v", err)
 	}
@@ -60,14 +64,11 @@ func TestReadinessSaysWhatWasWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close() //nolint:errcheck // a test's end
-	c, _, _ := ParseConfig(nil)
-	c.Port = ln.Addr().(*net.TCPAddr).Port
-	silent := newReadiness(&c, slog.New(slog.DiscardHandler))
+	silent := checkerOf(t, ln)
 	if err := silent.wait(short(t, 50*time.Millisecond)); err == nil || !strings.Contains(err.Error(), "no answer from 127.0.0.1") {
 		t.Errorf("error %v", err)
 	}
-	c.ReadinessProtocol = "tcp"
-	if err := silent.wait(short(t, time.Second)); err != nil {
+	if err := checkerOf(t, ln, "LAMBDA_DISPATCH_READINESS_PROTOCOL=tcp").wait(short(t, time.Second)); err != nil {
 		t.Errorf("a port that accepts is ready with tcp: %v", err)
 	}
 }
@@ -76,7 +77,7 @@ func TestReadinessSaysWhatWasWrong(t *testing.T) {
 func TestReadinessGivesUpHangingAttempts(t *testing.T) {
 	t.Parallel()
 	var n atomic.Int32
-	r, _ := checker(t, func(_ http.ResponseWriter, r *http.Request) {
+	r := checker(t, func(_ http.ResponseWriter, r *http.Request) {
 		if n.Add(1) == 1 {
 			<-r.Context().Done()
 		}
@@ -88,7 +89,7 @@ func TestReadinessGivesUpHangingAttempts(t *testing.T) {
 
 func TestReadinessIsQuickAtFirstAndThenPatient(t *testing.T) {
 	var n atomic.Int32
-	r, _ := checker(t, func(w http.ResponseWriter, _ *http.Request) {
+	r := checker(t, func(w http.ResponseWriter, _ *http.Request) {
 		n.Add(1)
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})

@@ -2,33 +2,17 @@ package adapter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/lambda-dispatch/lambda-dispatch/internal/adapter/appproxy"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/tunnel"
-)
-
-const (
-	// asyncInit is when the adapter stops waiting for the app and tells Lambda
-	// that the initialisation is done. Lambda allows 10 s and would otherwise
-	// start everything again, which does not make the app any quicker.
-	asyncInit = 9800 * time.Millisecond
-
-	// wrapperName names the internal extension of the wrapper mode. It must
-	// not be the name of a file in /opt/extensions.
-	wrapperName = "lambda-dispatch-wrapper"
-
-	apiVariable = "AWS_LAMBDA_RUNTIME_API"
 )
 
 // process is one run of the adapter.
@@ -40,19 +24,16 @@ type process struct {
 	stdout  *os.File
 	stderr  *os.File
 
-	cfg  Config
-	env  map[string]string
-	log  *slog.Logger
-	api  *lambdaapi.Client
-	app  *app
-	stop context.CancelFunc // shuts the adapter down
-	wg   sync.WaitGroup
-	sup  *supervisor // nil in extension mode
+	cfg        Config
+	env        map[string]string
+	log        *slog.Logger
+	api        *lambdaapi.Client // of the runtime
+	extensions *lambdaapi.Client
+	app        *app
+	stop       context.CancelFunc // shuts the adapter down
+	wg         sync.WaitGroup
+	sup        *supervisor // nil in extension mode
 }
-
-// errSilent ends the adapter with a status of failure; its cause has been
-// logged and reported.
-var errSilent = errors.New("adapter failed")
 
 // run is the adapter inside Lambda. It returns nil after an orderly shutdown.
 func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
@@ -60,6 +41,7 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 	defer p.wg.Wait()
 	defer p.stop()
 
+	p.settleAsync()
 	ready := newReadiness(&p.cfg, p.log)
 	p.app = newApp(ready.wait)
 	p.wg.Go(func() { p.handleSignals(ctx, signals) })
@@ -75,42 +57,88 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-
+	if p.initType() == initSnapStart {
+		if err := p.snapshot(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
 	suspect := make(chan struct{}, 1)
-	proxy := p.newProxy(appproxy.Config{
-		Address:    p.cfg.AppAddress(),
-		Fail:       failRequest,
-		CloseWrite: tunnel.CloseWrite,
-		Logger:     p.log,
+	proxy := p.newProxy(suspect)
+	defer proxy.Close()
+	return p.serve(ctx, proxy, ready, suspect)
+}
+
+// serve takes invocations, as many at once as Lambda wants to have open.
+func (p *process) serve(ctx context.Context, proxy appproxy.App, ready *readiness, suspect <-chan struct{}) error {
+	direct := p.newDirectHandler(proxy, ready)
+	loops := make([]*loop, maxConcurrency(p.env))
+	for i := range loops {
+		loops[i] = &loop{api: p.api, log: p.log, end: p.beyondRepair, events: events{
+			dispatch: &dispatcher{
+				app:         p.app,
+				proxy:       proxy,
+				suspect:     suspect,
+				probe:       p.probe,
+				hang:        p.hangWatch(proxy, ready),
+				giveUp:      p.giveUp,
+				noticesEnd:  p.sup != nil,
+				log:         p.log,
+				environment: p.env["AWS_LAMBDA_LOG_STREAM_NAME"],
+				version:     p.env["AWS_LAMBDA_FUNCTION_VERSION"],
+			},
+			direct: direct,
+		}}
+	}
+	return runLoops(ctx, loops)
+}
+
+func (p *process) newDirectHandler(proxy appproxy.App, ready *readiness) *directHandler {
+	return &directHandler{
+		app:        p.app,
+		proxy:      proxy,
+		api:        p.api,
+		cfg:        p.cfg.direct(),
+		function:   functionOf(p.env),
+		probe:      p.probe,
+		ask:        ready.alive,
+		giveUp:     p.giveUp,
+		noticesEnd: p.sup != nil,
+		log:        p.log,
+		warnings:   appproxy.NewLogLimit(),
+	}
+}
+
+// newProxy returns what speaks the app's protocol. It tells suspect when it
+// could not connect.
+func (p *process) newProxy(suspect chan<- struct{}) appproxy.App {
+	network, address := p.cfg.AppNetwork()
+	cfg := appproxy.Config{
+		Network:     network,
+		Address:     address,
+		IdleTimeout: p.cfg.IdleTimeout,
+		Fail:        failRequest,
+		CloseWrite:  tunnel.CloseWrite,
+		Logger:      p.log,
 		Unreachable: func(error) {
 			select {
 			case suspect <- struct{}{}:
 			default:
 			}
 		},
-	})
-	defer proxy.Close()
-	l := &loop{api: p.api, log: p.log, end: p.beyondRepair, events: dispatchEvents{&dispatcher{
-		app:         p.app,
-		proxy:       proxy,
-		suspect:     suspect,
-		probe:       p.probe,
-		hang:        p.hangWatch(proxy, ready),
-		giveUp:      p.giveUp,
-		noticesEnd:  p.sup != nil,
-		log:         p.log,
-		environment: p.env["AWS_LAMBDA_LOG_STREAM_NAME"],
-		version:     p.env["AWS_LAMBDA_FUNCTION_VERSION"],
-	}}}
-	return l.run(ctx)
-}
-
-// newProxy returns what speaks the app's protocol.
-func (p *process) newProxy(cfg appproxy.Config) appproxy.App {
-	if p.cfg.AppProtocol == protocolH2C {
-		return appproxy.NewH2(cfg)
 	}
-	return appproxy.New(cfg)
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = -1 // none
+	}
+	var proxy appproxy.App
+	if p.cfg.AppProtocol == protocolH2C {
+		proxy = appproxy.NewH2(cfg)
+	} else {
+		proxy = appproxy.New(cfg)
+	}
+	if g := newGuard(p.cfg.BeforeCheckpointPath, p.cfg.AfterRestorePath); len(g.hidden) > 0 {
+		return guardedApp{proxy, g}
+	}
+	return proxy
 }
 
 // hangWatch returns what watches the app while an instance with room for
@@ -157,7 +185,8 @@ func (p *process) beyondRepair() error {
 
 // probe reports whether the app accepts connections.
 func (p *process) probe(ctx context.Context) error {
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", p.cfg.AppAddress())
+	network, address := p.cfg.AppNetwork()
+	c, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
 		return err
 	}
@@ -185,97 +214,27 @@ func (p *process) handleSignals(ctx context.Context, signals <-chan os.Signal) {
 
 // supervise starts the app and keeps it running.
 func (p *process) supervise(ctx context.Context) {
-	env := p.environ
-	if _, ok := p.env["PORT"]; !ok {
-		env = append(slices.Clip(env), "PORT="+strconv.Itoa(p.cfg.Port))
-	}
 	p.sup = &supervisor{
-		args: p.command, env: env, stdout: p.stdout, stderr: p.stderr, log: p.log,
+		args: p.command, env: p.appEnviron(), stdout: p.stdout, stderr: p.stderr, log: p.log,
 		ended: p.app.markDown,
 	}
 	p.wg.Go(func() { p.sup.run(ctx) })
 }
 
-// awaitApp waits for the app for as long as the initialisation may take. It
-// fails when the app cannot become ready any more.
-func (p *process) awaitApp(ctx context.Context) error {
-	if cause := p.app.lastCause(); cause != nil {
-		return cause // it was faster than we
+// appEnviron is the environment of the app: it hears where to listen in the
+// two ways that web apps are told so, unless somebody else has told it.
+func (p *process) appEnviron() []string {
+	env := slices.Clip(p.environ)
+	network, address := p.cfg.AppNetwork()
+	if network != "tcp" {
+		return env
 	}
-	wctx := ctx
-	switch p.env["AWS_LAMBDA_INITIALIZATION_TYPE"] {
-	case "provisioned-concurrency", "snap-start", "lambda-managed-instances":
-		// Here the initialisation may take minutes, and nobody waits for it.
-	default:
-		var cancel context.CancelFunc
-		wctx, cancel = context.WithTimeout(ctx, asyncInit-time.Since(p.began))
-		defer cancel()
+	if p.env["PORT"] == "" {
+		_, port, _ := net.SplitHostPort(address) // it was just made
+		env = append(env, "PORT="+port)
 	}
-	_, err := p.app.waitReady(wctx)
-	if err == nil || ctx.Err() != nil {
-		return nil
+	if p.env[httpEndpoint] == "" {
+		env = append(env, httpEndpoint+"="+address)
 	}
-	if wctx.Err() != nil {
-		p.log.Warn("app is not ready, the first invocation will wait for it", slog.Any("error", err))
-		return nil
-	}
-	return err
-}
-
-// initFailed tells Lambda why there will be no runtime.
-func (p *process) initFailed(ctx context.Context, kind string, err error) error {
-	p.log.Error("initialisation failed", slog.Any("error", err))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
-	defer cancel()
-	if err := p.api.InitError(ctx, &lambdaapi.FunctionError{Type: kind, Message: err.Error()}); err != nil {
-		p.log.Error("lambda did not take the error", slog.Any("error", err))
-	}
-	return errSilent
-}
-
-// register makes the adapter an extension, so that it hears of the
-// environment's end: by an event if it is an external one, and as a wrapper by
-// SIGTERM, which the runtime gets only if there is an extension.
-func (p *process) register(ctx context.Context) error {
-	name, events := filepath.Base(p.name), []lambdaapi.EventType{lambdaapi.EventShutdown}
-	if len(p.command) > 0 {
-		name, events = wrapperName, nil
-	}
-	ext, err := p.api.Register(ctx, name, events...)
-	if refusal, ok := errors.AsType[*lambdaapi.Error](err); ok && refusal.Type == lambdaapi.TypeInvalidEventType {
-		// Not started from /opt/extensions, so Lambda takes it for an internal one.
-		ext, err = p.api.Register(ctx, name)
-	}
-	if ctx.Err() != nil {
-		return nil //nolint:nilerr // being shut down
-	}
-	if err != nil {
-		if len(p.command) > 0 {
-			p.log.Warn("not registered as an extension, so the app will not hear of the environment's end", slog.Any("error", err))
-			return nil
-		}
-		return fmt.Errorf("registering extension %q: %w", name, err)
-	}
-	p.wg.Go(func() { p.awaitShutdown(ctx, ext) })
-	return nil
-}
-
-// awaitShutdown waits for the environment's end. Lambda wants every extension
-// to wait here, and does not take the initialisation for done before.
-func (p *process) awaitShutdown(ctx context.Context, ext *lambdaapi.Extension) {
-	for {
-		ev, err := ext.Next(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			p.log.Warn("extensions API does not answer", slog.Any("error", err))
-			return
-		}
-		if ev.Type == lambdaapi.EventShutdown {
-			p.log.Info("shutting down", slog.String("reason", ev.ShutdownReason))
-			p.stop()
-			return
-		}
-	}
+	return env
 }

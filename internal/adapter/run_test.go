@@ -21,18 +21,27 @@ func (w *world) wantExit(want int) {
 	}
 }
 
+// TestExtensionRegistersAndShutsDown: Lambda knows an external extension by the
+// name of its file, whatever that is.
 func TestExtensionRegistersAndShutsDown(t *testing.T) {
-	w := newWorld(t)
-	w.serveApp(http.HandlerFunc(hello))
-	w.adapt(time.Now(), nil)
-	receive(t, w.lambda.waiting, "the adapter")
-	w.lambda.mu.Lock()
-	if want := []string{`lambdaadapter {"events":["SHUTDOWN"]}`}; !slices.Equal(w.lambda.registered, want) {
-		t.Errorf("registered %q, want %q", w.lambda.registered, want)
+	for _, name := range []string{"lambdaadapter", "lambda-adapter"} {
+		w := newWorld(t)
+		w.name = "/opt/extensions/" + name
+		w.serveApp(http.HandlerFunc(hello))
+		w.adapt(time.Now(), nil)
+		receive(t, w.lambda.waiting, "the adapter")
+		w.lambda.mu.Lock()
+		if want := []string{name + ` {"events":["SHUTDOWN"]}`}; !slices.Equal(w.lambda.registered, want) {
+			t.Errorf("registered %q, want %q", w.lambda.registered, want)
+		}
+		w.lambda.mu.Unlock()
+		w.lambda.shutdown <- "" // events that were not asked for are none of our business
+		w.lambda.shutdown <- "spindown"
+		w.wantExit(0)
+		if log := w.log(); !strings.Contains(log, `msg="shutting down" reason=spindown`) {
+			t.Errorf("log %q", log)
+		}
 	}
-	w.lambda.mu.Unlock()
-	w.lambda.shutdown <- "spindown"
-	w.wantExit(0)
 }
 
 func TestShutdownWithinAnInvocation(t *testing.T) {
@@ -118,36 +127,18 @@ func TestBadConfiguration(t *testing.T) {
 	if strings.Count(log, "level=ERROR") != 1 {
 		t.Errorf("want one error line in:\n%s", log)
 	}
-	if !strings.Contains(log, "level=WARN") || !strings.Contains(log, "LAMBDA_DISPATCH_PROT\n") {
+	if !strings.Contains(log, "level=WARN") || !strings.Contains(log, "name=LAMBDA_DISPATCH_PROT did_you_mean=LAMBDA_DISPATCH_PORT\n") {
 		t.Errorf("no warning of an unknown name in:\n%s", log)
 	}
 }
 
-func TestReadinessTimeoutFailsTheInit(t *testing.T) {
+func TestAppInThePlaceOfTheRuntimeAPI(t *testing.T) {
 	w := newWorld(t)
-	w.serveApp(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusBadGateway) }))
-	w.adapt(time.Now(), nil, "LAMBDA_DISPATCH_READINESS_TIMEOUT=100ms")
+	_, port, _ := strings.Cut(w.lambda.srv.Listener.Addr().String(), ":")
+	w.adapt(time.Now(), nil, "AWS_LWA_PORT="+port)
 	w.wantExit(1)
-	if e := receive(t, w.lambda.initErrors, "the error"); e.Type != "LambdaDispatch.AppNotReady" || !strings.Contains(e.Message, "502") {
+	if e := receive(t, w.lambda.initErrors, "the error"); !strings.Contains(e.Message, port+" is Lambda's own Runtime API") {
 		t.Errorf("error %+v", e)
-	}
-}
-
-func TestProvisionedConcurrencyHasNoAsyncInit(t *testing.T) {
-	w := newWorld(t)
-	asked := make(chan struct{}, 1000)
-	w.serveApp(http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-		asked <- struct{}{}
-		rw.WriteHeader(http.StatusBadGateway)
-	}))
-	w.adapt(time.Now().Add(-asyncInit), nil, "AWS_LAMBDA_INITIALIZATION_TYPE=provisioned-concurrency")
-	for range 5 {
-		receive(t, asked, "readiness checks")
-	}
-	select {
-	case <-w.lambda.waiting:
-		t.Error("the initialisation ended without the app")
-	default:
 	}
 }
 

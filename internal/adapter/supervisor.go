@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -91,16 +92,44 @@ func (s *supervisor) runOnce() error {
 	if cause != nil {
 		return cause
 	}
-	if err == nil {
-		return errors.New("app exited with status 0")
+	return endOf(cmd.ProcessState, err)
+}
+
+// appEndError is how the app ended.
+type appEndError struct {
+	status int // as a shell would report it
+	text   string
+}
+
+func (e *appEndError) Error() string { return e.text }
+
+// endOf says how a process ended, which is never nil.
+func endOf(state *os.ProcessState, err error) error {
+	if state == nil {
+		return fmt.Errorf("waiting for the app: %w", err)
 	}
-	if ee, ok := errors.AsType[*exec.ExitError](err); ok {
-		if code := ee.ExitCode(); code >= 0 {
-			return fmt.Errorf("app exited with status %d", code)
-		}
-		return fmt.Errorf("app was ended by %s", ee.ProcessState)
+	if code := state.ExitCode(); code >= 0 {
+		return &appEndError{code, fmt.Sprintf("app exited with status %d", code)}
 	}
-	return fmt.Errorf("waiting for the app: %w", err)
+	return &appEndError{signalStatus(state), fmt.Sprintf("app was ended by %s", state)}
+}
+
+// startError is why the app could not be started.
+type startError struct{ err error }
+
+func (e *startError) Error() string { return "app cannot be started: " + e.err.Error() }
+
+func (e *startError) Unwrap() error { return e.err }
+
+// startStatus is what a shell exits with when it cannot start a command.
+func startStatus(err error) int {
+	switch {
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return 127
+	case errors.Is(err, fs.ErrPermission):
+		return 126
+	}
+	return 1
 }
 
 func (s *supervisor) start(cmd *exec.Cmd) error {
@@ -110,7 +139,7 @@ func (s *supervisor) start(cmd *exec.Cmd) error {
 		return errors.New("app is not started again")
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("app cannot be started: %w", err)
+		return &startError{err}
 	}
 	s.process = cmd.Process
 	return nil

@@ -88,6 +88,19 @@ func TestWrapper(t *testing.T) {
 	}
 }
 
+// TestWrappedAppForAWSsRuntimes starts an app that listens where AWS's own
+// runtimes for web apps tell it to.
+func TestWrappedAppForAWSsRuntimes(t *testing.T) {
+	w := newWorld(t)
+	w.route(tunnel.ListenerConfig{})
+	port := strconv.Itoa(w.freePort())
+	w.adapt(time.Now(), []string{"--", self(t)}, roleVariable+"=endpoint", "PORT=", "AWS_LWA_PORT="+port)
+	tun := w.tunnel(w.invoke(time.Minute))
+	if w.pid(tun) == os.Getpid() {
+		t.Error("the app is not a process of its own")
+	}
+}
+
 func TestWrapperRestartsTheApp(t *testing.T) {
 	w := newWorld(t)
 	w.route(tunnel.ListenerConfig{})
@@ -124,12 +137,19 @@ func TestWrappedAppKilled(t *testing.T) {
 }
 
 func TestWrappedAppExitsInTheInit(t *testing.T) {
-	for role, want := range map[string]string{"exit5": "app exited with status 5", "exit0": "app exited with status 0"} {
+	for role, want := range map[string]struct {
+		message string
+		status  int
+	}{
+		"exit5":   {"app exited with status 5", 5},
+		"exit0":   {"app exited with status 0", 1}, // a success of the app's, but a failure of the function
+		"sigkill": {"app was ended by signal: killed", 128 + 9},
+	} {
 		w := newWorld(t)
 		w.wrap(role)
-		w.wantExit(1)
-		if e := receive(t, w.lambda.initErrors, "the error"); e.Message != want || e.Type != "LambdaDispatch.AppNotReady" {
-			t.Errorf("error %+v, want %q", e, want)
+		w.wantExit(want.status)
+		if e := receive(t, w.lambda.initErrors, "the error"); e.Message != want.message || e.Type != "LambdaDispatch.AppNotReady" {
+			t.Errorf("error %+v, want %q", e, want.message)
 		}
 	}
 }
@@ -138,7 +158,7 @@ func TestWrappedAppCannotBeStarted(t *testing.T) {
 	w := newWorld(t)
 	w.freePort()
 	w.adapt(time.Now(), []string{"--", "/no/such/app"})
-	w.wantExit(1)
+	w.wantExit(127)
 	e := receive(t, w.lambda.initErrors, "the error")
 	if !strings.HasPrefix(e.Message, "app cannot be started: ") || !strings.Contains(e.Message, "/no/such/app") {
 		t.Errorf("error %+v", e)

@@ -43,7 +43,7 @@ func (e *Event) vouch(context token, inv *Invocation) {
 
 func headerJSON(t token) string {
 	for _, c := range t {
-		if c <= ' ' || c >= 0x7f {
+		if c < ' ' || c >= 0x7f {
 			return string(appendHeaderJSON(make([]byte, 0, len(t)+64), t))
 		}
 	}

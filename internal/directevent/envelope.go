@@ -217,8 +217,8 @@ type envelope struct {
 
 // open takes an event apart. A name that comes twice counts as it does for
 // encoding/json: the last one.
-func open(event []byte) (*envelope, error) {
-	e := &envelope{original: event}
+func (e *envelope) open(event []byte) error {
+	e.original = event
 	s := scanner{data: event}
 	if s.next() != '{' {
 		e.whole = s.value()
@@ -229,16 +229,16 @@ func open(event []byte) (*envelope, error) {
 			if s.err != nil {
 				break
 			}
-			if k, known := keyNamed(name.text()); known {
+			if k, known := keyNamed(name); known {
 				e.set(k, value)
 			}
 		}
 	}
 	if s.end(); s.err != nil {
-		return nil, s.err
+		return s.err
 	}
 	e.context.read(e.members[keyRequestContext])
-	return e, nil
+	return nil
 }
 
 func (e *envelope) set(k key, value token) {
@@ -320,7 +320,7 @@ func members(t token) func(yield func(name []byte, value token) bool) {
 		s := scanner{data: t}
 		for ok := s.open('{'); ok; ok = s.more('{') {
 			name := s.key()
-			if value := s.value(); s.err != nil || !yield(name.text(), value) {
+			if value := s.value(); s.err != nil || !yield(name, value) {
 				return
 			}
 		}

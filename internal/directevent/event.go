@@ -83,23 +83,25 @@ type Event struct {
 }
 
 // Parse makes a request of an event. The error is an [*Error] of TypeBadEvent
-// for what is not JSON, and for an event of an HTTP source that is broken.
+// for what is not JSON, and for an event of an HTTP source that is broken. With
+// the latter comes an Event that is good for telling the source so, by Result
+// or Prelude, and has no request.
 //
 // An empty event counts as null.
 func Parse(event []byte, inv Invocation, o Options) (*Event, error) {
 	if len(bytes.TrimSpace(event)) == 0 {
 		event = []byte("null")
 	}
-	env, err := open(event)
-	if err != nil {
+	var env envelope
+	if err := env.open(event); err != nil {
 		return nil, &Error{Type: TypeBadEvent, Reason: "cannot be read", Err: err}
 	}
 	e := &Event{RemoteAddr: env.context.sourceIP}
 	e.Source, e.shape = env.classify()
 	if e.shape == shapeEvent || e.shape == shapeWebSocket {
-		e.passThrough(env, o)
-	} else if err := e.translate(env, o); err != nil {
-		return nil, err
+		e.passThrough(&env, o)
+	} else if err := e.translate(&env, o); err != nil {
+		return e, err
 	}
 	if e.Host == "" {
 		if e.Host = o.Host; e.Host == "" {

@@ -24,7 +24,7 @@ type headerReader struct {
 // those of REST APIs, the map with all values counts, and the other one for
 // names that only it has.
 func (e *Event) readHeader(env *envelope) error {
-	r := headerReader{header: make(http.Header, 32)}
+	r := headerReader{header: make(http.Header, 28)}
 	if env.has&keySet(keyMultiHeaders) != 0 {
 		if !r.readAll(env.members[keyMultiHeaders]) {
 			return errHeader
@@ -65,11 +65,11 @@ func (r *headerReader) readAll(t token) bool {
 		name := r.name(s.key())
 		if s.next() == '[' {
 			for ok := s.open('['); ok; ok = s.more('[') {
-				if !r.add(name, s.value(), all[:s.pos]) {
+				if !r.add(name, &s, all) {
 					return false
 				}
 			}
-		} else if !r.add(name, s.value(), all[:s.pos]) {
+		} else if !r.add(name, &s, all) {
 			return false
 		}
 	}
@@ -77,8 +77,23 @@ func (r *headerReader) readAll(t token) bool {
 }
 
 // name returns a header's canonical name, and "" for one to leave out.
-func (r *headerReader) name(t token) string {
-	name := http.CanonicalHeaderKey(string(t.text()))
+func (r *headerReader) name(text []byte) string {
+	name, known := usualNames[string(text)]
+	if !known {
+		name = wantedName(string(text))
+	}
+	if r.second {
+		if _, have := r.header[name]; have && !r.single[name] {
+			return ""
+		}
+	}
+	return name
+}
+
+// wantedName returns the canonical form of a name, and "" for one that the app
+// must not see.
+func wantedName(name string) string {
+	name = http.CanonicalHeaderKey(name)
 	if vouched(name) || !httpguts.ValidHeaderFieldName(name) {
 		return ""
 	}
@@ -88,25 +103,50 @@ func (r *headerReader) name(t token) string {
 		// They are about another connection or another form of the body.
 		return ""
 	}
-	if _, have := r.header[name]; have && r.second && !r.single[name] {
-		return ""
-	}
 	return name
 }
 
-// add adds one value, whose token t is at the end of all.
-func (r *headerReader) add(name string, t token, all string) bool {
-	if t.isNull() || name == "" {
+// usualNames has what wantedName makes of names that most requests have, which
+// saves two allocations for each of them.
+var usualNames = func() map[string]string {
+	m := make(map[string]string)
+	for name := range strings.FieldsSeq(`Accept Accept-Encoding Accept-Language Authorization Cache-Control
+		Cloudfront-Forwarded-Proto Cloudfront-Viewer-Country Connection Content-Length Content-Type Cookie Dnt Host
+		If-Modified-Since If-None-Match Origin Pragma Priority Range Referer Sec-Ch-Ua Sec-Ch-Ua-Mobile
+		Sec-Ch-Ua-Platform Sec-Fetch-Dest Sec-Fetch-Mode Sec-Fetch-Site Sec-Fetch-User Traceparent Tracestate
+		Upgrade-Insecure-Requests User-Agent Via X-Amz-Cf-Id X-Amz-Date X-Amzn-Tls-Cipher-Suite X-Amzn-Tls-Version
+		X-Amzn-Trace-Id X-Api-Key X-Forwarded-For X-Forwarded-Host X-Forwarded-Port X-Forwarded-Proto
+		X-Real-Ip X-Request-Id X-Requested-With`) {
+		m[name], m[strings.ToLower(name)] = wantedName(name), wantedName(name)
+	}
+	return m
+}()
+
+// headerValue reads a value: a string, or null for none. The text is that of
+// the scanner's data.
+func (s *scanner) headerValue(text string) (value string, k byte) {
+	t := s.value()
+	if t.kind() != '"' {
+		return "", t.kind()
+	}
+	if s.simple {
+		value = text[s.pos-len(t)+1 : s.pos-1]
+		if strings.IndexByte(value, 0x7f) < 0 {
+			return strings.Trim(value, " \t"), '"'
+		}
+	}
+	return fieldValue(string(t.text())), '"'
+}
+
+// add adds the value that comes next, and reports whether it can be one.
+func (r *headerReader) add(name string, s *scanner, text string) bool {
+	value, k := s.headerValue(text)
+	if k != '"' {
+		return k == 'n'
+	}
+	if name == "" {
 		return true
 	}
-	if t.kind() != '"' {
-		return false
-	}
-	value := all[len(all)-len(t)+1 : len(all)-1]
-	if text := t.text(); len(text) != len(value) || string(text) != value {
-		value = string(text)
-	}
-	value = fieldValue(value)
 	switch name {
 	case "Host":
 		if r.host == "" && httpguts.ValidHostHeader(value) {
@@ -166,6 +206,9 @@ func fieldValue(s string) string {
 	return strings.Trim(s, " \t")
 }
 
+// variantBytes are those of a token that CGI's rules make the same as a hyphen.
+const variantBytes = "!#$%&'*+.^_`|~"
+
 // vouched reports whether a header is Lambda's own word, or this adapter's, so
 // that nobody else may say it. Apps behind CGI's successors cannot tell
 // X_Amz_Tenant_Id from X-Amz-Tenant-Id, so neither may others.
@@ -173,20 +216,14 @@ func vouched(name string) bool {
 	if name == "" || name[0] != 'X' && name[0] != 'L' {
 		return false
 	}
-	variant := false
-	for i := 0; i < len(name); i++ {
-		if c := name[i]; c != '-' && strings.IndexByte("!#$%&'*+.^_`|~", c) >= 0 {
-			variant = true
-		}
-	}
+	variant := strings.ContainsAny(name, variantBytes)
 	if variant {
-		name = strings.Map(func(r rune) rune {
-			if strings.ContainsRune("!#$%&'*+.^_`|~", r) {
+		name = http.CanonicalHeaderKey(strings.Map(func(r rune) rune {
+			if strings.ContainsRune(variantBytes, r) {
 				return '-'
 			}
 			return r
-		}, name)
-		name = http.CanonicalHeaderKey(name)
+		}, name))
 	}
 	switch name {
 	case headerLambdaContext, headerRequestContext, headerTenant:

@@ -50,7 +50,7 @@ func (e *Event) Result(status int, h http.Header, body []byte) ([]byte, error) {
 	text := len(body) == 0 || isText(h) && utf8.Valid(body)
 	size := 512 + base64.StdEncoding.EncodedLen(len(body))
 	if text {
-		size = 512 + len(body) + len(body)/8
+		size = 512 + len(body) + escapes(body)
 	}
 	b := make([]byte, 0, size)
 	b = append(b, `{"statusCode":`...)
@@ -60,7 +60,7 @@ func (e *Event) Result(status int, h http.Header, body []byte) ([]byte, error) {
 	b = strconv.AppendBool(b, !text)
 	b = append(b, `,"body":`...)
 	if text {
-		b = appendString(b, body)
+		b = appendUTF8(b, body)
 	} else {
 		b = append(b, '"')
 		b = base64.StdEncoding.AppendEncode(b, body)

@@ -20,10 +20,11 @@ var (
 //
 // The first error sticks: after it everything returns nothing.
 type scanner struct {
-	data  []byte
-	pos   int
-	depth int
-	err   error
+	data   []byte
+	pos    int
+	depth  int
+	simple bool // the last string means itself: it is ASCII without escapes
+	err    error
 }
 
 // token is a piece of valid JSON: a whole value.
@@ -100,19 +101,23 @@ func (s *scanner) more(bracket byte) bool {
 	return false
 }
 
-// key reads the name of an object's member and the colon after it.
-func (s *scanner) key() token {
+// key reads the name of an object's member, and the colon after it.
+func (s *scanner) key() []byte {
 	if s.next() != '"' {
 		s.fail(errSyntax)
 		return nil
 	}
 	key := s.string()
+	simple := s.simple
 	if s.next() != ':' {
 		s.fail(errSyntax)
 		return nil
 	}
 	s.pos++
-	return key
+	if simple {
+		return key[1 : len(key)-1]
+	}
+	return key.text()
 }
 
 // value reads a value whole.
@@ -196,46 +201,65 @@ func (s *scanner) digits() {
 	}
 }
 
-// string reads a string, with its quotes.
+// string reads a string, with its quotes. It looks at eight bytes at once.
 func (s *scanner) string() token {
-	start := s.pos
-	s.pos++
+	data, i := s.data, s.pos+1
+	all, escaped := uint64(0), false // all has the high bits of all bytes
 	for {
-		s.pos += plain(s.data[s.pos:])
-		if s.pos >= len(s.data) {
+		if len(data)-i >= 8 {
+			x := binary.LittleEndian.Uint64(data[i:])
+			marks := special(x)
+			if marks == 0 {
+				all |= x
+				i += 8
+				continue
+			}
+			first := bits.TrailingZeros64(marks) &^ 7
+			all |= x & (1<<first - 1)
+			i += first / 8
+		} else if i >= len(data) {
+			break
+		}
+		c := data[i]
+		switch {
+		case c == '"':
+			t := token(data[s.pos : i+1])
+			s.pos, s.simple = i+1, all&highs == 0 && !escaped
+			return t
+		case c == '\\':
+			n := escapeLen(data[i:])
+			if n == 0 {
+				s.fail(errSyntax)
+				return nil
+			}
+			escaped = true
+			i += n
+		case c < ' ':
 			s.fail(errSyntax)
 			return nil
-		}
-		switch s.data[s.pos] {
-		case '"':
-			s.pos++
-			return s.data[start:s.pos]
-		case '\\':
-			s.escape()
-		default: // a control character
-			s.fail(errSyntax)
+		default:
+			all |= uint64(c)
+			i++
 		}
 	}
+	s.fail(errSyntax)
+	return nil
 }
 
-func (s *scanner) escape() {
-	rest := s.data[s.pos:]
-	if len(rest) < 2 {
-		s.fail(errSyntax)
-		return
-	}
-	switch rest[1] {
-	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
-		s.pos += 2
-	case 'u':
-		if _, ok := hex4(rest[2:]); !ok {
-			s.fail(errSyntax)
-			return
+// escapeLen returns the length of the escape at the beginning of b, 0 for one
+// that is none.
+func escapeLen(b []byte) int {
+	switch {
+	case len(b) < 2:
+		return 0
+	case unescaped[b[1]] != 0:
+		return 2
+	case b[1] == 'u':
+		if _, ok := hex4(b[2:]); ok {
+			return 6
 		}
-		s.pos += 6
-	default:
-		s.fail(errSyntax)
 	}
+	return 0
 }
 
 const (
@@ -243,26 +267,12 @@ const (
 	highs = 0x8080808080808080
 )
 
-// plain returns how many bytes at the beginning of b mean themselves in a JSON
-// string: up to the first quote, backslash or control character. It looks at
-// eight bytes at once. Subtracting borrows from the byte above, so marks may be
-// wrong, but only above a right one, and the lowest is what counts.
-func plain(b []byte) int {
-	i := 0
-	for ; len(b)-i >= 8; i += 8 {
-		x := binary.LittleEndian.Uint64(b[i:])
-		quote, backslash := x^'"'*ones, x^'\\'*ones
-		marks := ((x - 0x20*ones) &^ x) | ((quote - ones) &^ quote) | ((backslash - ones) &^ backslash)
-		if marks &= highs; marks != 0 {
-			return i + bits.TrailingZeros64(marks)/8
-		}
-	}
-	for ; i < len(b); i++ {
-		if c := b[i]; c < ' ' || c == '"' || c == '\\' {
-			break
-		}
-	}
-	return i
+// special marks the quotes, backslashes and control characters among the eight
+// bytes of x, by their highest bits. Subtracting borrows from the byte above, so
+// a mark may be wrong, but only above a right one: the lowest is what counts.
+func special(x uint64) uint64 {
+	quote, backslash := x^'"'*ones, x^'\\'*ones
+	return highs & (((x - 0x20*ones) &^ x) | ((quote - ones) &^ quote) | ((backslash - ones) &^ backslash))
 }
 
 // valid reports whether data is one JSON value and nothing else.

@@ -39,13 +39,13 @@ func unreserved(c byte) bool {
 func escape(s string, plain *[256]bool) string {
 	for i := 0; i < len(s); i++ {
 		if !plain[s[i]] {
-			return string(appendEscape(make([]byte, 0, len(s)+16), s, plain))
+			return string(appendPercent(make([]byte, 0, len(s)+16), s, plain))
 		}
 	}
 	return s
 }
 
-func appendEscape(dst []byte, s string, plain *[256]bool) []byte {
+func appendPercent(dst []byte, s string, plain *[256]bool) []byte {
 	const digits = "0123456789ABCDEF"
 	for i := 0; i < len(s); i++ {
 		if c := s[i]; plain[c] {
@@ -168,9 +168,9 @@ func joinQuery(multi, single token, name, value *[256]bool) (string, error) {
 		if len(query) > 0 {
 			query = append(query, '&')
 		}
-		query = appendEscape(query, string(key), name)
+		query = appendPercent(query, string(key), name)
 		query = append(query, '=')
-		query = appendEscape(query, string(t.text()), value)
+		query = appendPercent(query, string(t.text()), value)
 		return true
 	}
 	addAll := func(key []byte, t token) bool {

@@ -2,6 +2,9 @@ package directevent
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"slices"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -18,22 +21,28 @@ func (t token) text() []byte {
 
 // appendText appends what the inside of a valid JSON string means.
 func appendText(dst, s []byte) []byte {
-	for len(s) > 0 {
+	if !utf8.Valid(s) {
+		s = appendReplaced(make([]byte, 0, len(s)+64), s)
+	}
+	for {
 		n := bytes.IndexByte(s, '\\')
 		if n < 0 {
-			n = len(s)
+			return append(dst, s...)
 		}
-		if utf8.Valid(s[:n]) {
-			dst = append(dst, s[:n]...)
-		} else {
-			dst = appendReplaced(dst, s[:n])
+		dst = append(dst, s[:n]...)
+		if c := s[n+1]; c != 'u' {
+			dst = append(dst, unescaped[c])
+			s = s[n+2:]
+			continue
 		}
-		if s = s[n:]; len(s) > 0 {
-			dst, s = appendEscaped(dst, s)
-		}
+		var r rune
+		r, s = unicodeEscape(s[n:])
+		dst = utf8.AppendRune(dst, r)
 	}
-	return dst
 }
+
+// unescaped has the characters that the escapes of one letter stand for.
+var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
 // appendReplaced appends s with each byte that is not a part of UTF-8 replaced.
 func appendReplaced(dst, s []byte) []byte {
@@ -45,36 +54,22 @@ func appendReplaced(dst, s []byte) []byte {
 	return dst
 }
 
-// appendEscaped appends the character that the escape at the beginning of s
-// stands for, and returns what comes after it.
-func appendEscaped(dst, s []byte) (text, rest []byte) {
-	switch c := s[1]; c {
-	case 'b':
-		return append(dst, '\b'), s[2:]
-	case 'f':
-		return append(dst, '\f'), s[2:]
-	case 'n':
-		return append(dst, '\n'), s[2:]
-	case 'r':
-		return append(dst, '\r'), s[2:]
-	case 't':
-		return append(dst, '\t'), s[2:]
-	case 'u':
-	default:
-		return append(dst, c), s[2:]
-	}
-	r, _ := hex4(s[2:])
+// unicodeEscape reads the \u at the beginning of s, which may be two for a
+// character outside of the BMP, and returns what comes after it.
+func unicodeEscape(s []byte) (r rune, rest []byte) {
+	r, _ = hex4(s[2:])
 	s = s[6:]
-	if utf16.IsSurrogate(r) {
-		low, ok := rune(0), false
-		if len(s) >= 6 && s[0] == '\\' && s[1] == 'u' {
-			low, ok = hex4(s[2:])
-		}
-		if r = utf16.DecodeRune(r, low); ok && r != utf8.RuneError {
-			s = s[6:]
-		}
+	if !utf16.IsSurrogate(r) {
+		return r, s
 	}
-	return utf8.AppendRune(dst, r), s
+	low, ok := rune(0), false
+	if len(s) >= 6 && s[0] == '\\' && s[1] == 'u' {
+		low, ok = hex4(s[2:])
+	}
+	if r = utf16.DecodeRune(r, low); ok && r != utf8.RuneError {
+		s = s[6:]
+	}
+	return r, s
 }
 
 // hex4 reads four hexadecimal digits.
@@ -103,32 +98,65 @@ const hexDigits = "0123456789abcdef"
 // appendString appends s as a JSON string. Only what has to be is escaped:
 // every escape counts against the 6 MB that a result may have. What is not
 // UTF-8 becomes U+FFFD.
-func appendString[T string | []byte](dst []byte, s T) []byte {
+func appendString(dst []byte, s string) []byte {
 	b := []byte(s)
 	if !utf8.Valid(b) {
 		b = bytes.ToValidUTF8(b, []byte("\ufffd"))
 	}
+	return appendUTF8(dst, b)
+}
+
+// appendUTF8 is appendString for what is known to be UTF-8. It copies eight
+// bytes at once and takes back those behind the first that needs an escape.
+func appendUTF8(dst, b []byte) []byte {
+	const room = 16 // a word, or an escape, and the last quote
 	dst = append(dst, '"')
-	for {
-		n := plain(b)
-		dst = append(dst, b[:n]...)
-		if n == len(b) {
-			return append(dst, '"')
+	for len(b) >= 8 {
+		dst = slices.Grow(dst, room)
+		word := binary.LittleEndian.Uint64(b)
+		at := len(dst)
+		binary.LittleEndian.PutUint64(dst[at:at+8], word)
+		marks := special(word)
+		if marks == 0 {
+			dst, b = dst[:at+8], b[8:]
+			continue
 		}
-		switch c := b[n]; c {
-		case '"', '\\':
-			dst = append(dst, '\\', c)
-		case '\n':
-			dst = append(dst, '\\', 'n')
-		case '\r':
-			dst = append(dst, '\\', 'r')
-		case '\t':
-			dst = append(dst, '\\', 't')
-		default:
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
-		}
+		n := bits.TrailingZeros64(marks) / 8
+		dst = appendEscape(dst[:at+n], b[n])
 		b = b[n+1:]
 	}
+	for _, c := range b {
+		if c < ' ' || c == '"' || c == '\\' {
+			dst = appendEscape(dst, c)
+		} else {
+			dst = append(dst, c)
+		}
+	}
+	return append(dst, '"')
+}
+
+// appendEscape appends the shortest escape for c.
+func appendEscape(dst []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(dst, '\\', c)
+	case '\n':
+		return append(dst, '\\', 'n')
+	case '\r':
+		return append(dst, '\\', 'r')
+	case '\t':
+		return append(dst, '\\', 't')
+	}
+	return append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+}
+
+// escapes returns about how many bytes the escapes of b will add.
+func escapes(b []byte) int {
+	n := 0
+	for _, c := range []byte{'"', '\\', '\n', '\r', '\t'} {
+		n += bytes.Count(b, []byte{c})
+	}
+	return n
 }
 
 // appendHeaderJSON appends valid JSON so that it fits into a header and is

@@ -78,6 +78,8 @@ type Client struct {
 
 // New returns a client of the API at the given address, which is the value of
 // AWS_LAMBDA_RUNTIME_API: host:port, or a URL of the scheme http without a path.
+// Behind a proxy of the Runtime API, which knows nothing of the Extensions API,
+// there is one client for each of the two.
 func New(address string) (*Client, error) {
 	base := address
 	if !strings.Contains(base, "://") {
@@ -107,16 +109,23 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // caller closes the body. There is no timeout but the context's, because the
 // long polls take as long as the environment lives.
 func (c *Client) call(ctx context.Context, method, path string, header http.Header, body []byte, want int) (*http.Response, error) {
-	op := method + " " + path
 	var reader io.Reader
 	if body != nil {
 		reader = bytes.NewReader(body)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
+	return c.send(ctx, method, path, header, reader, nil, want)
+}
+
+// send is call for a body that may be still in the making, with trailers that
+// are looked at after its end.
+func (c *Client) send(ctx context.Context, method, path string, header http.Header, body io.Reader, trailer http.Header, want int) (*http.Response, error) {
+	op := method + " " + path
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
 	maps.Copy(req.Header, header)
+	req.Trailer = trailer
 	resp, err := c.http.Do(req)
 	if err != nil {
 		// url.Error repeats method and URL, which op already names.

@@ -113,6 +113,12 @@ func TestOnTheWire(t *testing.T) {
 			_, err := c.Next(ctx)
 			return err
 		}},
+		{"restore_next", fakeAPI{status: 200}, func(ctx context.Context, c *Client) error {
+			return c.RestoreNext(ctx)
+		}},
+		{"restore_error", fakeAPI{status: 202}, func(ctx context.Context, c *Client) error {
+			return c.RestoreError(ctx, failure)
+		}},
 		{"event_next", fakeAPI{status: 200, body: `{"eventType":"INVOKE"}`}, func(ctx context.Context, c *Client) error {
 			_, err := extension(c).Next(ctx)
 			return err

@@ -113,7 +113,7 @@ func invocationPath(requestID, end string) string {
 
 func runtimeErrorHeader(e *FunctionError) http.Header {
 	return http.Header{
-		"Content-Type":                       {"application/vnd.aws.lambda.error+json"},
-		"Lambda-Runtime-Function-Error-Type": {e.Type},
+		"Content-Type": {"application/vnd.aws.lambda.error+json"},
+		errorType:      {e.Type},
 	}
 }

@@ -114,8 +114,9 @@ func (x *exchange) explain(err error) error {
 	if x.c.in.any {
 		return fmt.Errorf("the app's answer is not HTTP: %w", err)
 	}
-	// A request with a body is not sent again: part of it is gone.
-	if x.c.reused && x.upload == nil && idempotent(x.r) && x.r.Context().Err() == nil &&
+	// A body that cannot be had again is partly gone.
+	whole := x.upload == nil || x.r.GetBody != nil
+	if x.c.reused && whole && idempotent(x.r) && x.r.Context().Err() == nil &&
 		x.lost {
 		return errStale
 	}

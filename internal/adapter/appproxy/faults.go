@@ -5,15 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"sync"
-	"time"
-)
-
-const (
-	// faultBurst and faultEvery bound the lines about failed requests: an app
-	// that is gone can fail thousands in a second.
-	faultBurst = 100
-	faultEvery = 200 * time.Millisecond
 )
 
 // faults answers requests that the app did not answer and says so in the log,
@@ -22,20 +13,17 @@ type faults struct {
 	log         *slog.Logger
 	fail        func(w http.ResponseWriter, code, message string)
 	unreachable func(error) // may be nil
-
-	mu      sync.Mutex
-	budget  float64   // guarded by mu; lines
-	last    time.Time // guarded by mu
-	omitted int       // guarded by mu
+	lines       *LogLimit
 }
 
 // notReached answers a request when there is no connection to the app.
 func (f *faults) notReached(w http.ResponseWriter, r *http.Request, s *Scope, err error) {
 	s.lostConnection(r)
 	if r.Context().Err() != nil {
+		f.cancelled(r, s, err)
 		panic(http.ErrAbortHandler)
 	}
-	f.report(r, "app cannot be reached", err)
+	f.report(r, s, CodeUnavailable, "app cannot be reached", err)
 	if f.unreachable != nil {
 		f.unreachable(err)
 	}
@@ -60,15 +48,33 @@ func (f *faults) failed(w http.ResponseWriter, r *http.Request, s *Scope, e ende
 	if e.fault != nil {
 		e.code, e.err = e.fault.Code, errors.New(e.fault.Message)
 	} else if e.client || r.Context().Err() != nil {
-		f.debug(r, "client gave up the request", e.err)
+		f.cancelled(r, s, e.err)
 		panic(http.ErrAbortHandler)
 	}
 	if e.began {
-		f.report(r, "app's answer was cut", e.err)
+		f.report(r, s, e.code, "app's answer was cut", e.err)
 		panic(http.ErrAbortHandler)
 	}
-	f.report(r, "app did not answer", e.err)
+	f.report(r, s, e.code, "app did not answer", e.err)
 	f.fail(w, e.code, e.err.Error())
+}
+
+// refused answers a request that may not be put to the app.
+func (f *faults) refused(w http.ResponseWriter, r *http.Request, s *Scope, err error) {
+	if s.Report != nil {
+		s.Report(CodeRefused, err)
+	} else {
+		f.debug(r, "request refused", err)
+	}
+	http.Error(w, "Bad Request: "+err.Error(), http.StatusBadRequest)
+}
+
+func (f *faults) cancelled(r *http.Request, s *Scope, err error) {
+	if s.Report != nil {
+		s.Report(CodeCancelled, err)
+		return
+	}
+	f.debug(r, "client gave up the request", err)
 }
 
 func (f *faults) debug(r *http.Request, msg string, err error) {
@@ -79,24 +85,15 @@ func (f *faults) debug(r *http.Request, msg string, err error) {
 
 // report logs what an operator can mend. The line has the path but not the
 // query, which may hold secrets.
-func (f *faults) report(r *http.Request, msg string, err error) {
+func (f *faults) report(r *http.Request, s *Scope, code, msg string, err error) {
+	if s.Report != nil {
+		s.Report(code, err)
+		return
+	}
 	if !f.log.Enabled(r.Context(), slog.LevelWarn) {
 		return
 	}
-	now := time.Now()
-	f.mu.Lock()
-	f.budget = min(faultBurst, f.budget+float64(now.Sub(f.last))/float64(faultEvery))
-	f.last = now
-	omitted := f.omitted
-	spare := f.budget >= 1
-	if spare {
-		f.budget--
-		f.omitted = 0
-	} else {
-		f.omitted++
-	}
-	f.mu.Unlock()
-	if spare {
+	if omitted, ok := f.lines.Take(); ok {
 		f.write(r.Context(), slog.LevelWarn, r, msg, err, omitted)
 	}
 }

@@ -44,6 +44,7 @@ var _ App = (*H2)(nil)
 type h2conn struct {
 	*http.ClientConn
 	used atomic.Bool // it has carried a request before
+	last time.Time   // guarded by H2.mu; the end of its last request
 }
 
 // h2dial is a connect that any number of requests wait for.
@@ -62,8 +63,8 @@ const (
 	h2ConnWindow = 1 << 30
 )
 
-// NewH2 returns a proxy for the app at the configured address. IdleTimeout and
-// CloseWrite have no meaning for it.
+// NewH2 returns a proxy for the app at the configured address. CloseWrite has
+// no meaning for it.
 func NewH2(cfg Config) *H2 {
 	cfg = cfg.withDefaults()
 	h := &H2{cfg: cfg, faults: cfg.faults()}
@@ -144,13 +145,31 @@ func (h *H2) get(ctx context.Context) (*h2conn, error) {
 // closed, or are about to be, are forgotten: they end by themselves with their
 // last request.
 func (h *H2) reserve() *h2conn {
-	h.conns = slices.DeleteFunc(h.conns, func(c *h2conn) bool { return c.Err() != nil })
+	h.conns = slices.DeleteFunc(h.conns, func(c *h2conn) bool { return c.Err() != nil || h.expired(c) })
 	for _, c := range h.conns {
 		if c.Reserve() == nil {
 			return c
 		}
 	}
 	return nil
+}
+
+// expired closes a connection that was idle for too long, with mu held. An app
+// may have closed it while the environment was frozen, which nothing has been
+// read of yet.
+func (h *H2) expired(c *h2conn) bool {
+	if c.last.IsZero() || c.InFlight() > 0 || idleTime(c.last) < h.cfg.IdleTimeout {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// release says that a request is over.
+func (h *H2) release(c *h2conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c.last = time.Now()
 }
 
 // dial makes a connection for all who wait for it. It is bounded by the

@@ -22,6 +22,7 @@ type h2exchange struct {
 	r *http.Request
 
 	out    *http.Request
+	conn   *h2conn // that has the answer
 	cancel context.CancelFunc
 	body   *replay // nil without a body
 	began  bool    // the final answer's head is on its way to the client
@@ -42,8 +43,7 @@ func (h *H2) Serve(w http.ResponseWriter, r *http.Request, s *Scope) {
 	x.cancel = cancel
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: x.inform})
 	if err := x.prepare(ctx); err != nil {
-		h.faults.debug(r, "request refused", err)
-		http.Error(w, "Bad Request: "+err.Error(), http.StatusBadRequest)
+		h.faults.refused(w, r, s, err)
 		return
 	}
 	if f := s.enter(x); f != nil {
@@ -79,6 +79,7 @@ func (x *h2exchange) run() (reached bool, err error) {
 	if err != nil {
 		return reached, err
 	}
+	defer x.h.release(x.conn)
 	defer resp.Body.Close()
 	return true, x.deliver(resp)
 }
@@ -100,6 +101,7 @@ func (x *h2exchange) ask() (resp *http.Response, reached bool, err error) {
 		again := c.used.Swap(true)
 		resp, err := c.RoundTrip(out)
 		if err == nil {
+			x.conn = c
 			if x.body != nil {
 				x.body.commit()
 			}

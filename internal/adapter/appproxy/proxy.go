@@ -12,6 +12,7 @@ package appproxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -28,6 +29,11 @@ const (
 	CodeFailed = "app_failed"
 	// CodeTimeout: the app had not answered when the request was ended.
 	CodeTimeout = "app_timeout"
+	// CodeRefused: the request is not one that may be put to an app. It is told
+	// to Scope.Report only; the client gets a 400.
+	CodeRefused = "bad_request"
+	// CodeCancelled: the client gave up. It is told to Scope.Report only.
+	CodeCancelled = "cancelled"
 )
 
 const (
@@ -43,8 +49,9 @@ type Config struct {
 	// Network and Address are those of [net.Dial]; Network defaults to "tcp".
 	Network, Address string
 
-	// IdleTimeout is how long a connection may wait for its next request.
-	// Default 4 s; negative: no connection is used twice.
+	// IdleTimeout is how long a connection may wait for its next request, by
+	// the wall clock or the monotonic one, whichever makes it longer. Default
+	// 4 s; negative: no connection is used twice, of HTTP/2 none that was idle.
 	IdleTimeout time.Duration
 
 	// DialTimeout bounds a connect to the app. Default 5 s.
@@ -112,7 +119,7 @@ func (cfg Config) withDefaults() Config {
 }
 
 func (cfg *Config) faults() *faults {
-	return &faults{log: cfg.Logger, fail: cfg.Fail, unreachable: cfg.Unreachable, budget: faultBurst}
+	return &faults{log: cfg.Logger, fail: cfg.Fail, unreachable: cfg.Unreachable, lines: NewLogLimit()}
 }
 
 // New returns a proxy for the app at the configured address. It connects
@@ -136,8 +143,7 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, s *Scope) {
 	defer headBuffers.Put(buf)
 	head, framing, err := appendHead((*buf)[:0], r)
 	if err != nil {
-		p.faults.debug(r, "request refused", err)
-		http.Error(w, "Bad Request: "+err.Error(), http.StatusBadRequest)
+		p.faults.refused(w, r, s, err)
 		return
 	}
 	*buf = head
@@ -162,13 +168,29 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, s *Scope) {
 		if err == errStale { //nolint:errorlint // never wrapped
 			// Once is enough: a fresh connection is never stale.
 			fresh = true
-			continue
+			if r, err = again(r); err == nil {
+				continue
+			}
 		}
 		p.faults.failed(w, r, s, ended{
 			began: x.began, fault: x.fault, client: errors.Is(err, errRequestBody), lost: x.lost, code: CodeFailed, err: err,
 		})
 		return
 	}
+}
+
+// again returns r with its body from the beginning, where r can have it again.
+func again(r *http.Request) (*http.Request, error) {
+	if r.GetBody == nil {
+		return r, nil // no attempt has touched the body
+	}
+	body, err := r.GetBody()
+	if err != nil {
+		return r, fmt.Errorf("%w: %w", errRequestBody, err)
+	}
+	out := *r
+	out.Body = body
+	return &out, nil
 }
 
 // get returns a connection for one request: the one used last if the app has
@@ -207,12 +229,19 @@ func (p *Proxy) reuse() *conn {
 		p.idle = p.idle[:last]
 		p.mu.Unlock()
 		// The reaper may be late: the environment was frozen, for example.
-		if time.Since(c.idleSince) < c.idleFor && c.quiet() {
+		if idleTime(c.idleSince) < c.idleFor && c.quiet() {
 			c.reused = true
 			return c
 		}
 		c.close()
 	}
+}
+
+// idleTime is how long ago since was. While an environment is frozen the wall
+// clock goes on and the monotonic one may not, and which of them the app goes by
+// is not known, so the longer time counts.
+func idleTime(since time.Time) time.Duration {
+	return max(time.Since(since), time.Now().Round(0).Sub(since.Round(0)))
 }
 
 // put keeps the connection for another request.

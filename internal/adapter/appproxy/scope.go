@@ -77,6 +77,11 @@ type Scope struct {
 	// that there is no app.
 	Lost func(ctx context.Context)
 
+	// Report, if set, is told why a request has got no complete answer, instead
+	// of the log, and before the request is failed or cut. Clients that are gone
+	// are reported, too, by [CodeCancelled].
+	Report func(code string, err error)
+
 	app App
 
 	mu     sync.Mutex
