@@ -76,7 +76,7 @@ func (d *dist) write(name string, content []byte, mode fs.FileMode) error {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	tmp := path + ".tmp"
-	defer os.Remove(tmp) //nolint:errcheck // it has been renamed, or is of no use
+	defer os.Remove(tmp) // if it has not been renamed
 	err := os.WriteFile(tmp, content, mode)
 	if err == nil {
 		err = os.Chmod(tmp, mode) // whatever the umask

@@ -6,3 +6,4 @@
 FROM scratch
 ARG TARGETARCH
 COPY --chmod=0755 ${TARGETARCH}/lambdaadapter /lambdaadapter
+ENTRYPOINT ["/lambdaadapter"]

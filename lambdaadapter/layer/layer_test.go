@@ -2,12 +2,15 @@ package layer
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The app says what it was given, and its process ID.
@@ -45,8 +48,10 @@ func run(t *testing.T, shell []string, files map[string]file, env string) (stdou
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append(shell[:len(shell):len(shell)], script, "/var/lang/bin/node", "--expose-gc", "index.mjs")
-	cmd := exec.Command(args[0], args[1:]...)
+	args := append(slices.Clip(shell), script, "/var/lang/bin/node", "--expose-gc", "index.mjs")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // one that starts itself for ever
+	defer cancel()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LAMBDA_TASK_ROOT=" + task, "AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap"}
 	for kv := range strings.FieldsSeq(env) {
@@ -99,6 +104,9 @@ func TestBootstrap(t *testing.T) {
 			"app arguments=0 PORT=6000 endpoint=http://[::]:6000/ chain=unset seen= pid=same\n", nil, 0},
 		"endpoint without a port": {runSh, "_HANDLER=run.sh AWS_LAMBDA_HTTP_ENDPOINT=0.0.0.0",
 			"app arguments=0 PORT=8080 endpoint=0.0.0.0 chain=unset seen= pid=same\n", nil, 0},
+
+		"socket": {runSh, "_HANDLER=run.sh LAMBDA_DISPATCH_APP_SOCKET=/tmp/app.sock",
+			"app arguments=0 PORT= endpoint= chain=unset seen= pid=same\n", nil, 0},
 
 		"wrapper": {with("wrap", wrapper, 0o755), "_HANDLER=run.sh LAMBDA_DISPATCH_EXEC_WRAPPER=TASK/wrap",
 			"app arguments=0 PORT=8080 endpoint=127.0.0.1:8080 chain=unset seen=+wrapped(1) pid=same\n", nil, 0},
