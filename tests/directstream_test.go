@@ -3,10 +3,9 @@ package tests
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
+	"net/http"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -22,7 +21,25 @@ func (l *localLambda) sdk() *lambda.Client {
 		BaseEndpoint:     aws.String(l.endpoint),
 		Credentials:      credentials.NewStaticCredentialsProvider("any", "any", ""),
 		RetryMaxAttempts: 1,
+		HTTPClient:       &http.Client{Transport: wholeBodies{}},
 	})
+}
+
+// wholeBodies sends requests whose bodies the SDK cannot take away: it closes a
+// body as soon as it has the head of the response, and net/http then gives the
+// connection up if it has not read the end of the body yet. On one machine that
+// is a race.
+type wholeBodies struct{}
+
+func (wholeBodies) RoundTrip(req *http.Request) (*http.Response, error) {
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
+	}
+	_ = req.Body.Close()
+	req = req.Clone(req.Context())
+	req.Body = io.NopCloser(bytes.NewReader(body))
+	return http.DefaultTransport.RoundTrip(req)
 }
 
 // responseStream is a streamed result that is being read.
@@ -89,15 +106,13 @@ func (s *responseStream) all() []byte {
 	}
 }
 
-// streamedResult is a whole streamed result. The golden prelude has a length of its
-// own.
+// streamedResult is a whole streamed result.
 func streamedResult(t *testing.T, prelude, answer string) string {
 	t.Helper()
 	head, err := strconv.Unquote(prelude)
 	if err != nil {
 		t.Fatal(err)
 	}
-	head = strings.Replace(head, `"content-length":"33"`, fmt.Sprintf(`"content-length":"%d"`, len(eventText)), 1)
 	return head + map[string]string{"text": eventText, "binary": eventBinary}[answer]
 }
 

@@ -112,7 +112,7 @@ var answers = []struct {
 }{
 	{"text", 200, http.Header{
 		"Content-Type": {"text/html; charset=utf-8"}, "Set-Cookie": {"a=1; Path=/", "b=2", "c=3"}, "Vary": {"Accept", "Origin"},
-		"Content-Length": {"33"}, "Keep-Alive": {"timeout=5"}, "Connection": {"keep-alive, X-Hop"}, "X-Hop": {"1"},
+		"Content-Length": {"36"}, "Keep-Alive": {"timeout=5"}, "Connection": {"keep-alive, X-Hop"}, "X-Hop": {"1"},
 	}, "<p class=\"x\">Grüße\n\t\\ \x01 & 😀</p>"},
 	{"binary", 201, http.Header{"Content-Type": {"image/png"}}, "\x89PNG\r\n\x1a\n\x00\xff"},
 	{"none", 204, http.Header{"X-Lambda-Http-Content-Encoding": {"text"}}, ""},
