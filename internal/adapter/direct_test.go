@@ -231,7 +231,7 @@ func (w *directWorld) wantLines(want ...string) {
 		w.t.Fatalf("%d lines, want %d:\n%s", len(lines), len(want), w.log.String())
 	}
 	for i, line := range lines {
-		for _, words := range strings.SplitSeq(want[i], "|") {
+		for words := range strings.SplitSeq(want[i], "|") {
 			if !strings.Contains(line, words) {
 				w.t.Errorf("line %s\nlacks %s", line, words)
 			}
