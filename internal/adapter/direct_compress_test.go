@@ -1,7 +1,6 @@
 package adapter
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -99,7 +98,7 @@ func TestDirectCompression(t *testing.T) {
 				if body != tt.body {
 					t.Errorf("body of %d bytes, want %d", len(body), len(tt.body))
 				}
-				if length := r.header("content-length"); length != "" && method != "HEAD" && length != fmt.Sprint(len(r.Body)) {
+				if length := r.header("content-length"); length != "" && method != "HEAD" && length != strconv.Itoa(len(r.Body)) {
 					t.Errorf("length %s of %d bytes", length, len(r.Body))
 				}
 			})
