@@ -5,17 +5,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
 )
-
-// settle is how long a caller waits, at most, after the response is there,
-// for its environment to become idle again. On AWS the way back to the caller
-// takes longer than the runtime's way to its next poll, so that whoever invokes
-// again finds the same environment; on one machine the caller would win that
-// race and get a cold start.
-const settle = 100 * time.Millisecond
 
 // What ends a wait other than its condition.
 var (
@@ -33,11 +27,13 @@ type environment struct {
 	logger   *zap.Logger
 	tail     tail
 
+	opt    string // directory that stands for /opt; empty without layers
 	box    sandbox
 	alive  map[string]bool // processes of box, by extension file name; "" is the runtime
 	frozen bool
 
-	work   chan *invocation // capacity 1: filled when an idle environment is taken
+	tenant string           // whom it belongs to, if the function isolates tenants
+	work   chan *invocation // capacity: the concurrency; filled when the environment is given one
 	retire chan struct{}    // closed when an idle environment is sent away
 
 	// The rest is guarded by Service.mu.
@@ -47,10 +43,11 @@ type environment struct {
 	logged State // the last state that was logged
 	pid    int
 	port   int
+	load   int // invocations that it was given and is not done with
 	served uint64
 }
 
-func newEnvironment(s *Service, fn *function) *environment {
+func newEnvironment(s *Service, fn *function, tenant string) *environment {
 	random := make([]byte, 16)
 	rand.Read(random) // never fails, see crypto/rand
 	// https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs.html
@@ -58,7 +55,8 @@ func newEnvironment(s *Service, fn *function) *environment {
 	return &environment{
 		s: s, fn: fn, settings: fn.settings, id: id,
 		logger: s.logger.With(zap.String("function", fn.ref.key()), zap.String("environment", id)),
-		work:   make(chan *invocation, 1),
+		tenant: tenant,
+		work:   make(chan *invocation, fn.settings.concurrency()),
 		retire: make(chan struct{}),
 	}
 }
@@ -85,10 +83,15 @@ func (e *environment) logState() {
 }
 
 // live is the environment's life, from its first invocation to its end.
-func (e *environment) live(inv *invocation) {
+func (e *environment) live() {
 	defer e.end()
 	e.logState()
+	if e.settings.managed() {
+		e.liveManaged()
+		return
+	}
 
+	inv := <-e.work
 	deadline, err := e.initialise(inv)
 	if err != nil {
 		inv.finish(e.failed(inv, err))
@@ -109,33 +112,28 @@ func (e *environment) live(inv *invocation) {
 
 // initialise gets the environment to the point where it takes its first
 // invocation, and returns that invocation's deadline. A failed init phase is
-// repeated once as part of the invocation, under the function timeout.
+// repeated once as part of the invocation, under the function timeout, unless
+// AWS has environments of the kind ready before they are invoked.
 // https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html#runtimes-lifecycle-ib
 func (e *environment) initialise(inv *invocation) (time.Time, error) {
-	port, err := appPorts.take(e.settings.AppPort)
-	if err != nil {
-		return time.Time{}, errService(err)
+	if err := e.prepare(); err != nil {
+		return time.Time{}, err
 	}
-	e.s.mu.Lock()
-	e.port = port
-	e.s.mu.Unlock()
-
-	if e.settings.ColdStart > 0 {
-		timer := time.NewTimer(e.settings.ColdStart)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-e.s.stopping.Done():
-			return time.Time{}, errStopping
+	began := time.Now()
+	err := e.boot(began.Add(e.settings.InitTimeout))
+	if err == nil && e.settings.SnapStart {
+		if err = e.restore(); err != nil {
+			return time.Time{}, err
 		}
 	}
-
-	began := time.Now()
-	err = e.boot(began.Add(e.settings.InitTimeout))
-	if err == nil {
+	switch {
+	case err == nil:
 		return time.Now().Add(e.settings.Timeout), nil
-	}
-	if errors.Is(err, errStopping) {
+	case errors.Is(err, errStopping):
+		return time.Time{}, err
+	case !e.settings.onDemand() && errors.Is(err, errDeadline):
+		return time.Time{}, failInitTimeout(e.settings.InitTimeout)
+	case !e.settings.onDemand():
 		return time.Time{}, err
 	}
 	e.logger.Warn("initialising the environment again",
@@ -146,11 +144,38 @@ func (e *environment) initialise(inv *invocation) (time.Time, error) {
 	return deadline, e.boot(deadline)
 }
 
+// prepare does what a cold start does before any process is started.
+func (e *environment) prepare() error {
+	port, err := appPorts.take(e.settings.AppPort)
+	if err != nil {
+		return errService(err)
+	}
+	e.s.mu.Lock()
+	e.port = port
+	e.s.mu.Unlock()
+
+	if len(e.settings.Layers) > 0 {
+		if e.opt, err = unpackLayers(e.settings.Layers); err != nil {
+			return errService(err)
+		}
+	}
+	if e.settings.ColdStart > 0 {
+		timer := time.NewTimer(e.settings.ColdStart)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-e.s.stopping.Done():
+			return errStopping
+		}
+	}
+	return nil
+}
+
 // boot starts the processes and returns when all of them wait for an event.
 func (e *environment) boot(deadline time.Time) error {
 	box, err := e.s.newSandbox(sandboxConfig{
 		host: e.s.host, logger: e.logger, settings: e.settings,
-		ref: e.fn.ref, id: e.id, port: e.port, line: e.line,
+		ref: e.fn.ref, id: e.id, port: e.port, opt: e.opt, line: e.line,
 	})
 	if err != nil {
 		return errService(err)
@@ -178,11 +203,35 @@ func (e *environment) boot(deadline time.Time) error {
 	e.s.mu.Lock()
 	e.pid = box.pid()
 	e.s.mu.Unlock()
-	if err := e.until(ses.idle, timer.C); err != nil {
+	ready := ses.idle
+	if ses.snapStart {
+		ready = ses.snapshotable
+	}
+	if err := e.until(ready, timer.C); err != nil {
 		return err
 	}
 	box.survey()
 	return nil
+}
+
+// restore takes the snapshot of SnapStart, which is the stopped processes
+// themselves, and goes on from it: the runtime's hooks run until it asks for its
+// first event.
+func (e *environment) restore() error {
+	e.box.freeze()
+	e.box.thaw()
+	ses := e.box.session()
+	ses.resume()
+	timer := time.NewTimer(e.settings.RestoreTimeout)
+	defer timer.Stop()
+	err := e.until(ses.idle, timer.C)
+	if errors.Is(err, errDeadline) {
+		return errRestoreTimeout(e.settings.RestoreTimeout)
+	}
+	if f, ok := errors.AsType[*failure](err); ok {
+		return errRestore(f)
+	}
+	return err
 }
 
 // until waits for the session to be as done says.
@@ -211,145 +260,6 @@ func (e *environment) until(done func() bool, timeout <-chan time.Time) error {
 	}
 }
 
-// invoke runs one invocation until everybody waits for the next one, and
-// leaves the environment idle. If it cannot go on, it returns why it is to be
-// shut down.
-func (e *environment) invoke(inv *invocation, deadline time.Time) (reason string) {
-	e.tail.begin(inv)
-	ses := e.box.session()
-	ses.begin(inv, deadline)
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-
-	err := e.until(ses.answered, timer.C)
-	if err != nil {
-		if r, ok := ses.answer(); ok { // it answered and exited
-			inv.finish(e.complete(inv, r))
-		} else {
-			inv.finish(e.failed(inv, err))
-		}
-		return reasonFor(err)
-	}
-
-	// The invocation goes on until the runtime and the extensions are done,
-	// but the caller need not wait for slow ones.
-	r, _ := ses.answer()
-	release := time.AfterFunc(settle, func() { inv.finish(e.complete(inv, r)) })
-	defer func() {
-		release.Stop()
-		inv.finish(e.complete(inv, r))
-	}()
-	if err := e.until(ses.idle, timer.C); err != nil {
-		return reasonFor(err)
-	}
-	if !e.rest() {
-		return reasonSpindown
-	}
-	return ""
-}
-
-func reasonFor(err error) string {
-	switch {
-	case errors.Is(err, errDeadline):
-		return reasonTimeout
-	case errors.Is(err, errStopping):
-		return reasonSpindown
-	default:
-		return reasonFailure
-	}
-}
-
-// failed is the result of an invocation that err kept from being answered.
-func (e *environment) failed(inv *invocation, err error) result {
-	var r result
-	if refused, ok := errors.AsType[*apiError](err); ok {
-		r.refused = refused
-		return r
-	}
-	switch f, ok := errors.AsType[*failure](err); {
-	case ok:
-		r.failed = f
-	case errors.Is(err, errDeadline):
-		r.failed = failTimeout(e.settings.Timeout)
-	default:
-		r.refused = errService(ErrClosed)
-		return r
-	}
-	e.logger.Warn("invocation failed", zap.String("request", inv.id), zap.Error(r.failed))
-	return e.complete(inv, r)
-}
-
-// complete adds what is known about the invocation besides its answer.
-func (e *environment) complete(inv *invocation, r result) result {
-	r.log = e.tail.report(inv, r, e.settings)
-	return r
-}
-
-// rest freezes the environment and offers it for the next invocation. It
-// reports false if nobody wants it any more.
-func (e *environment) rest() bool {
-	wanted := func() bool {
-		return !e.s.closed && e.settings == e.fn.settings && e.settings.WarmFor > 0
-	}
-	e.s.mu.Lock()
-	ok := wanted()
-	e.s.mu.Unlock()
-	if ok {
-		e.frozen = true
-		e.box.freeze()
-	}
-
-	e.s.mu.Lock()
-	if ok = ok && wanted(); ok {
-		e.become(StateIdle)
-		e.fn.busy--
-		e.fn.warm = append(e.fn.warm, e)
-		e.s.placeWaiting(e.fn)
-	}
-	e.s.mu.Unlock()
-	e.logState()
-	return ok
-}
-
-// await returns the next invocation, or nil when the environment has to go.
-func (e *environment) await() *invocation {
-	timer := time.NewTimer(e.settings.WarmFor)
-	defer timer.Stop()
-	select {
-	case inv := <-e.work:
-		return e.wake(inv)
-	case <-timer.C:
-	case <-e.retire:
-	case x := <-e.box.exits():
-		delete(e.alive, x.extension)
-		e.logger.Warn("idle environment lost a process", zap.Error(failExit(x)))
-	case <-e.s.stopping.Done():
-	}
-	if e.leave() {
-		return nil
-	}
-	return e.wake(<-e.work) // taken in the same moment
-}
-
-func (e *environment) wake(inv *invocation) *invocation {
-	e.logState()
-	e.frozen = false
-	e.box.thaw()
-	return inv
-}
-
-// leave takes an idle environment out of the reach of invocations. It reports
-// false if one has got it.
-func (e *environment) leave() bool {
-	e.s.mu.Lock()
-	defer e.s.mu.Unlock()
-	if e.state == StateIdle { // nobody has sent it away
-		e.fn.remove(&e.fn.warm, e)
-		e.become(StateShuttingDown)
-	}
-	return e.state == StateShuttingDown
-}
-
 // change changes the state on the environment's own account.
 func (e *environment) change(next State) {
 	e.s.mu.Lock()
@@ -368,6 +278,9 @@ func (e *environment) end() {
 	e.s.forget(e.fn)
 	e.s.mu.Unlock()
 	appPorts.release(port)
+	if err := os.RemoveAll(e.opt); err != nil {
+		e.logger.Warn("removing the unpacked layers", zap.Error(err))
+	}
 	e.logState()
 }
 

@@ -92,6 +92,23 @@ func errThrottled() *apiError {
 	}
 }
 
+// errRestore and errRestoreTimeout say that an environment could not be restored
+// from its snapshot.
+// https://docs.aws.amazon.com/lambda/latest/dg/snapstart-troubleshooting.html
+func errRestore(cause *failure) *apiError {
+	return &apiError{
+		status: http.StatusBadRequest, code: "SnapStartException",
+		message: "An error occurred while restoring the environment: " + string(cause.document("")), upper: true,
+	}
+}
+
+func errRestoreTimeout(d time.Duration) *apiError {
+	return &apiError{
+		status: http.StatusRequestTimeout, code: "SnapStartTimeoutException",
+		message: fmt.Sprintf("The environment was not restored within %.2f seconds", d.Seconds()), upper: true,
+	}
+}
+
 func errService(err error) *apiError {
 	return &apiError{
 		status: http.StatusInternalServerError, code: "ServiceException",
@@ -125,10 +142,22 @@ func failTimeout(d time.Duration) *failure {
 	return &failure{kind: "Sandbox.Timedout", message: fmt.Sprintf("Task timed out after %.2f seconds", d.Seconds())}
 }
 
-func failResponseSize() *failure {
+func failInitTimeout(d time.Duration) *failure {
+	return &failure{kind: "Sandbox.Timedout", message: fmt.Sprintf("Init phase timed out after %.2f seconds", d.Seconds())}
+}
+
+// failTruncated is the failure of a streamed response that broke off without
+// saying why.
+func failTruncated() *failure {
+	return &failure{kind: kindTruncated, message: "the response broke off"}
+}
+
+const kindTruncated = "Runtime.TruncatedResponse"
+
+func failResponseSize(limit int) *failure {
 	f := &failure{
 		kind:    "Function.ResponseSizeTooLarge",
-		message: fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", maxResponse),
+		message: fmt.Sprintf("Response payload size exceeded maximum allowed payload size (%d bytes).", limit),
 	}
 	f.payload = f.document("") // AWS names no request here
 	return f

@@ -11,6 +11,7 @@ const (
 	maxRequest  = 6 * mebibyte
 	maxEvent    = 1 * mebibyte
 	maxResponse = maxRequest + 100
+	maxStream   = 200 * mebibyte // a streamed response to a caller who takes it as a stream
 )
 
 type invocationType string
@@ -31,6 +32,9 @@ type invocation struct {
 	payload       []byte
 	received      time.Time
 	async         bool
+	stream        *stream // takes a streamed response as it comes; nil if the caller wants all of it at once
+
+	began time.Time // set by the environment before it runs
 
 	once   sync.Once
 	done   chan struct{} // closed once result is set
@@ -42,8 +46,8 @@ type invocation struct {
 type result struct {
 	refused *apiError // it could not run
 	failed  *failure  // it ran and failed
-	payload []byte
-	log     []byte // the end of what its environment wrote meanwhile
+	payload []byte    // without what has gone through the stream
+	log     []byte    // the end of what its environment wrote meanwhile
 }
 
 // finish ends the invocation for its caller. Only the first call counts, so

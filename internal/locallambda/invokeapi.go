@@ -13,9 +13,20 @@ import (
 	"time"
 )
 
+// operation is one of the two ways to invoke a function.
+type operation struct {
+	prefix, suffix string // of the path, around the function
+	streams        bool
+}
+
+var operations = []operation{
+	{prefix: "/2015-03-31/functions/", suffix: "/invocations"},
+	{prefix: "/2021-11-15/functions/", suffix: "/response-streaming-invocations", streams: true},
+}
+
 const (
-	invokePrefix = "/2015-03-31/functions/"
-	invokeSuffix = "/invocations"
+	// functionError is what callers are told of every function error.
+	functionError = "Unhandled"
 
 	maxClientContext = 3583 // bytes of base64, of the API reference
 
@@ -24,8 +35,8 @@ const (
 	maxDiscard = 64 << 20
 )
 
-// ServeHTTP implements the Invoke operation of Lambda's API. Invocations go on
-// when their caller leaves, as on AWS.
+// ServeHTTP implements the operations Invoke and InvokeWithResponseStream of
+// Lambda's API. Invocations go on when their caller leaves, as on AWS.
 // https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := newUUID()
@@ -36,7 +47,7 @@ func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) serveInvoke(w http.ResponseWriter, r *http.Request, id string) *apiError {
-	ref, refused := parseTarget(r)
+	ref, op, refused := parseTarget(r)
 	if refused != nil {
 		return refused
 	}
@@ -45,13 +56,9 @@ func (s *Service) serveInvoke(w http.ResponseWriter, r *http.Request, id string)
 	if refused := s.known(ref); refused != nil {
 		return refused
 	}
-	kind := invocationType(r.Header.Get("X-Amz-Invocation-Type"))
-	switch kind {
-	case "":
-		kind = typeRequestResponse
-	case typeRequestResponse, typeEvent, typeDryRun:
-	default:
-		return errInvalidParameter(fmt.Sprintf("invocation type %q must be RequestResponse, Event or DryRun", kind))
+	kind, refused := parseType(r, op)
+	if refused != nil {
+		return refused
 	}
 	inv, refused := readInvocation(r, kind)
 	if refused != nil {
@@ -62,16 +69,43 @@ func (s *Service) serveInvoke(w http.ResponseWriter, r *http.Request, id string)
 		return nil
 	}
 	inv.id, inv.arn = id, ref.arn()
+	if op.streams {
+		inv.stream = newStream()
+	}
 	if refused := s.submit(ref, inv); refused != nil {
 		return refused
 	}
-	h := w.Header()
-	h.Set("X-Amzn-Trace-Id", inv.trace)
-	if inv.async {
+	w.Header().Set("X-Amzn-Trace-Id", inv.trace)
+	tail := r.Header.Get("X-Amz-Log-Type") == "Tail"
+	switch {
+	case inv.async:
 		w.WriteHeader(http.StatusAccepted)
 		return nil
+	case op.streams:
+		return respondStream(w, r, inv, tail)
+	default:
+		return respond(w, r, inv, tail)
 	}
+}
 
+// parseType reads the invocation type.
+func parseType(r *http.Request, op operation) (invocationType, *apiError) {
+	kind := invocationType(r.Header.Get("X-Amz-Invocation-Type"))
+	switch kind {
+	case "":
+		return typeRequestResponse, nil
+	case typeRequestResponse, typeDryRun:
+		return kind, nil
+	case typeEvent:
+		if !op.streams {
+			return kind, nil
+		}
+	}
+	return "", errInvalidParameter(fmt.Sprintf("invocation type %q is not one of this operation", kind))
+}
+
+// respond answers Invoke.
+func respond(w http.ResponseWriter, r *http.Request, inv *invocation, tail bool) *apiError {
 	select {
 	case <-inv.done:
 	case <-r.Context().Done():
@@ -81,14 +115,15 @@ func (s *Service) serveInvoke(w http.ResponseWriter, r *http.Request, id string)
 	if res.refused != nil {
 		return res.refused
 	}
+	h := w.Header()
 	payload := res.payload
 	if res.failed != nil {
-		h.Set("X-Amz-Function-Error", "Unhandled")
-		payload = res.failed.document(id)
+		h.Set("X-Amz-Function-Error", functionError)
+		payload = res.failed.document(inv.id)
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Amz-Executed-Version", latest)
-	if r.Header.Get("X-Amz-Log-Type") == "Tail" {
+	if tail {
 		h.Set("X-Amz-Log-Result", string(res.log))
 	}
 	_, _ = w.Write(payload)
@@ -96,13 +131,20 @@ func (s *Service) serveInvoke(w http.ResponseWriter, r *http.Request, id string)
 }
 
 // parseTarget reads the function from the path and the query.
-func parseTarget(r *http.Request) (reference, *apiError) {
+func parseTarget(r *http.Request) (reference, operation, *apiError) {
 	path := r.URL.EscapedPath()
-	escaped, ok := strings.CutPrefix(path, invokePrefix)
-	escaped, ok2 := strings.CutSuffix(escaped, invokeSuffix)
-	if !ok || !ok2 || r.Method != http.MethodPost || strings.Contains(escaped, "/") {
-		return reference{}, errUnknownOperation(r.Method, path)
+	for _, op := range operations {
+		escaped, ok := strings.CutPrefix(path, op.prefix)
+		escaped, ok2 := strings.CutSuffix(escaped, op.suffix)
+		if ok && ok2 && r.Method == http.MethodPost && !strings.Contains(escaped, "/") {
+			ref, refused := parseFunction(escaped, r.URL.Query())
+			return ref, op, refused
+		}
 	}
+	return reference{}, operation{}, errUnknownOperation(r.Method, path)
+}
+
+func parseFunction(escaped string, query url.Values) (reference, *apiError) {
 	name, err := url.PathUnescape(escaped)
 	if err != nil {
 		return reference{}, errValidation(err)
@@ -111,7 +153,6 @@ func parseTarget(r *http.Request) (reference, *apiError) {
 	if err != nil {
 		return reference{}, errValidation(err)
 	}
-	query := r.URL.Query()
 	if !query.Has("Qualifier") {
 		return ref, nil
 	}

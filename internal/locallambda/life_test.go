@@ -48,7 +48,7 @@ type fake struct {
 func newStage(runtime func(*fake)) *stage {
 	s := &stage{Service: New(zap.NewNop()), start: time.Now(), runtime: runtime}
 	s.newSandbox = func(c sandboxConfig) (sandbox, error) {
-		f := &fake{stage: s, ses: newSession(c.settings.Extensions), ends: make(chan exit, 1+len(c.settings.Extensions)), term: make(chan struct{})}
+		f := &fake{stage: s, ses: newSession(c.settings.session(c.settings.Extensions)), ends: make(chan exit, 1+len(c.settings.Extensions)), term: make(chan struct{})}
 		f.ctx, f.cancel = context.WithCancel(context.Background())
 		return f, nil
 	}
@@ -372,7 +372,7 @@ func TestClose(t *testing.T) {
 
 func TestStateMachine(t *testing.T) {
 	s := New(zap.NewNop())
-	e := newEnvironment(s, &function{settings: &Function{}})
+	e := newEnvironment(s, &function{settings: &Function{}}, "")
 	e.become(StateInitialising)
 	defer func() {
 		if recover() == nil {

@@ -122,16 +122,19 @@ func readLines(r io.Reader, line func([]byte)) {
 // tail keeps the end of what an environment writes during an invocation, for
 // callers who ask for it with X-Amz-Log-Type: Tail.
 type tail struct {
-	mu    sync.Mutex // guards what follows
-	began time.Time
-	text  []byte
+	mu   sync.Mutex // guards what follows
+	text []byte
 }
 
-func (t *tail) begin(inv *invocation) {
+// begin begins an invocation. It forgets what came before unless others are
+// running.
+func (t *tail) begin(inv *invocation, alone bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.began = time.Now()
-	t.text = fmt.Appendf(t.text[:0], "START RequestId: %s Version: %s\n", inv.id, latest)
+	if alone {
+		t.text = t.text[:0]
+	}
+	t.text = fmt.Appendf(t.text, "START RequestId: %s Version: %s\n", inv.id, latest)
 }
 
 func (t *tail) add(line []byte) {
@@ -147,10 +150,11 @@ func (t *tail) add(line []byte) {
 func (t *tail) report(inv *invocation, r result, f *Function) []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.began.IsZero() { // it never got as far as to run
-		t.began = inv.received
+	began := inv.began
+	if began.IsZero() { // it never got as far as to run
+		began = inv.received
 	}
-	took := time.Since(t.began)
+	took := time.Since(began)
 	text := bytes.Clone(t.text)
 	text = fmt.Appendf(text, "END RequestId: %s\nREPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB\t",
 		inv.id, inv.id, float64(took.Microseconds())/1000, (took + time.Millisecond - 1).Milliseconds(), f.Memory/mebibyte)

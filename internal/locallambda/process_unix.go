@@ -29,6 +29,8 @@ const pipeGrace = time.Second
 // processes is the sandbox made of real processes.
 type processes struct {
 	sandboxConfig
+	extensions []string // paths of the external ones
+
 	ses    *session
 	api    *http.Server
 	env    []string
@@ -43,18 +45,23 @@ type processes struct {
 
 // newProcesses prepares a sandbox and its APIs. It starts no process yet.
 func newProcesses(c sandboxConfig) (sandbox, error) {
+	executables, err := allExtensions(c.settings.Extensions, c.opt)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(executables))
+	for _, path := range executables {
+		names = append(names, filepath.Base(path))
+	}
 	var lc net.ListenConfig
 	ln, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening for the runtime: %w", err)
 	}
-	names := make([]string, 0, len(c.settings.Extensions))
-	for _, path := range c.settings.Extensions {
-		names = append(names, filepath.Base(path))
-	}
 	p := &processes{
 		sandboxConfig: c,
-		ses:           newSession(names),
+		extensions:    executables,
+		ses:           newSession(c.settings.session(names)),
 		env:           variables(os.Environ(), c, ln.Addr().String()),
 		tree:          newTree(c.id),
 		groups:        make(map[string]int),
@@ -83,7 +90,7 @@ func (p *processes) exits() <-chan exit { return p.ends }
 func (p *processes) pid() int           { return p.groups[""] }
 
 func (p *processes) startExtensions() error {
-	for _, path := range p.settings.Extensions {
+	for _, path := range p.extensions {
 		if err := p.start(filepath.Base(path), path); err != nil {
 			return &failure{kind: "Extension.LaunchError", message: err.Error()}
 		}
@@ -92,7 +99,8 @@ func (p *processes) startExtensions() error {
 }
 
 func (p *processes) startRuntime() error {
-	if err := p.start("", p.settings.Command[0], p.settings.Command[1:]...); err != nil {
+	command := runtimeCommand(p.sandboxConfig)
+	if err := p.start("", command[0], command[1:]...); err != nil {
 		return &failure{kind: "Runtime.InvalidEntrypoint", message: err.Error()}
 	}
 	return nil

@@ -22,7 +22,7 @@ func call(h http.Handler, method, path, body string, header ...string) *httptest
 }
 
 func TestRegisterOverHTTP(t *testing.T) {
-	h := newProcessAPI(newSession([]string{"ext"}), reference{name: "app"}, "main.handler")
+	h := newProcessAPI(newSession(sessionConfig{names: []string{"ext"}}), reference{name: "app"}, "main.handler")
 	w := call(h, "POST", extensionBase+"/register", `{"events":["INVOKE","SHUTDOWN"]}`,
 		headerExtensionName, "ext", headerAcceptFeature, "other, accountId")
 	want := `{"accountId":"000000000000","functionName":"app","functionVersion":"$LATEST","handler":"main.handler"}`
@@ -32,7 +32,7 @@ func TestRegisterOverHTTP(t *testing.T) {
 }
 
 func TestRefusalsOverHTTP(t *testing.T) {
-	h := newProcessAPI(newSession(nil), reference{name: "app"}, "")
+	h := newProcessAPI(newSession(sessionConfig{}), reference{name: "app"}, "")
 	for _, c := range []struct {
 		method, path, body string
 		header             []string
@@ -69,19 +69,19 @@ func (brokenBody) Read([]byte) (int, error) { return 0, context.Canceled }
 
 // An answer that breaks off can be given again.
 func TestBrokenAnswerCanBeRepeated(t *testing.T) {
-	s := newSession(nil)
+	s := newSession(sessionConfig{})
 	h := newProcessAPI(s, reference{name: "app"}, "")
-	s.begin(testInvocation("1"), time.Now())
+	d := s.begin(testInvocation("1"), time.Now())
 	path := runtimeBase + "/invocation/1/response"
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("POST", path, brokenBody{}))
-	if w.Code != http.StatusBadRequest || s.answered() {
-		t.Errorf("%d, answered: %v", w.Code, s.answered())
+	if _, ok := s.answer(d); w.Code != http.StatusBadRequest || ok {
+		t.Errorf("%d, answered: %v", w.Code, ok)
 	}
 	if w := call(h, "POST", path, "2"); w.Code != http.StatusAccepted || w.Body.String() != `{"status":"OK"}` {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if r, ok := s.answer(); !ok || string(r.payload) != "2" {
+	if r, ok := s.answer(d); !ok || string(r.payload) != "2" {
 		t.Errorf("%+v, %v", r, ok)
 	}
 }

@@ -1,11 +1,11 @@
 package locallambda
 
 import (
-	"encoding/base64"
 	"errors"
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 )
 
 const (
@@ -14,6 +14,7 @@ const (
 
 	headerFunctionError = "Lambda-Runtime-Function-Error-Type"
 	headerErrorBody     = "Lambda-Runtime-Function-Error-Body"
+	headerResponseMode  = "Lambda-Runtime-Function-Response-Mode"
 )
 
 // statusBody is what both APIs answer to a report.
@@ -35,6 +36,10 @@ func newProcessAPI(s *session, ref reference, handler string) http.Handler {
 	mux.HandleFunc("POST "+runtimeBase+"/invocation/{id}/response", p.serveResponse)
 	mux.HandleFunc("POST "+runtimeBase+"/invocation/{id}/error", p.serveError)
 	mux.HandleFunc("POST "+runtimeBase+"/init/error", p.serveInitError)
+	if s.snapStart {
+		mux.HandleFunc("GET "+runtimeBase+"/restore/next", p.serveRestoreNext)
+		mux.HandleFunc("POST "+runtimeBase+"/restore/error", p.serveRestoreError)
+	}
 	mux.HandleFunc("POST "+extensionBase+"/register", p.serveRegister)
 	mux.HandleFunc("GET "+extensionBase+"/event/next", p.serveExtensionNext)
 	mux.HandleFunc("POST "+extensionBase+"/init/error", p.serveExtensionError("Extension.InitError"))
@@ -72,21 +77,16 @@ func (p *processAPI) serveResponse(w http.ResponseWriter, r *http.Request) {
 		writeRefusal(w, err)
 		return
 	}
+	if strings.EqualFold(r.Header.Get(headerResponseMode), "streaming") {
+		p.serveStream(w, r, d)
+		return
+	}
 	body, err := readAnswer(r)
 	if err != nil {
 		p.refuseAnswer(w, d, err)
 		return
 	}
-	// A streamed response that fails says so in its trailers.
-	if kind := r.Trailer.Get(headerFunctionError); kind != "" {
-		text, err := base64.StdEncoding.DecodeString(r.Trailer.Get(headerErrorBody))
-		if err != nil {
-			text = nil
-		}
-		p.settle(d, result{failed: &failure{kind: kind, message: "the response broke off", payload: text}})
-	} else {
-		p.settle(d, result{payload: body})
-	}
+	p.settle(d, result{payload: body})
 	writeAccepted(w)
 }
 
@@ -106,15 +106,33 @@ func (p *processAPI) serveError(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *processAPI) serveInitError(w http.ResponseWriter, r *http.Request) {
+	serveReport(w, r, p.initError)
+}
+
+func (p *processAPI) serveRestoreError(w http.ResponseWriter, r *http.Request) {
+	serveReport(w, r, p.restoreError)
+}
+
+// serveReport takes an error that belongs to no invocation.
+func serveReport(w http.ResponseWriter, r *http.Request, take func(*failure) error) {
 	body, err := readAnswer(r)
 	if err == nil {
-		err = p.initError(reported(r, body, "Runtime.Unknown"))
+		err = take(reported(r, body, "Runtime.Unknown"))
 	}
 	if err != nil {
 		writeRefusal(w, err)
 		return
 	}
 	writeAccepted(w)
+}
+
+func (p *processAPI) serveRestoreNext(w http.ResponseWriter, r *http.Request) {
+	if err := p.restoreNext(r.Context()); err != nil {
+		writeRefusal(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	writeJSON(w, statusBody)
 }
 
 // errAnswerSize is what readAnswer returns for an answer above the limit.
@@ -137,7 +155,7 @@ func readAnswer(r *http.Request) ([]byte, error) {
 // large is the invocation's answer all the same, and ends it.
 func (p *processAPI) refuseAnswer(w http.ResponseWriter, d *delivery, err error) {
 	if errors.Is(err, errAnswerSize) {
-		p.settle(d, result{failed: failResponseSize()})
+		p.settle(d, result{failed: failResponseSize(maxResponse)})
 	} else {
 		p.unclaim(d)
 	}

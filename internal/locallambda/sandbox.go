@@ -42,5 +42,6 @@ type sandboxConfig struct {
 	ref      reference
 	id       string
 	port     int
+	opt      string       // directory that stands for /opt; may be empty
 	line     func([]byte) // takes the processes' output
 }

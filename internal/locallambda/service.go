@@ -75,7 +75,8 @@ func (s *Service) Deploy(f Function) error {
 		return err
 	}
 	f = f.withDefaults()
-	f.Command, f.Extensions, f.Env = slices.Clone(f.Command), slices.Clone(f.Extensions), slices.Clone(f.Env)
+	f.Command, f.Env = slices.Clone(f.Command), slices.Clone(f.Env)
+	f.Extensions, f.Layers = slices.Clone(f.Extensions), slices.Clone(f.Layers)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,7 +182,8 @@ func (s *Service) Environments(name string) []EnvironmentInfo {
 	infos := make([]EnvironmentInfo, 0, len(fn.all))
 	for _, e := range fn.all {
 		infos = append(infos, EnvironmentInfo{
-			ID: e.id, State: e.state, Since: e.since, PID: e.pid, AppPort: e.port, Invocations: e.served,
+			ID: e.id, State: e.state, Since: e.since, PID: e.pid, AppPort: e.port, Tenant: e.tenant,
+			Running: e.load, Invocations: e.served,
 		})
 	}
 	return infos
@@ -210,61 +212,6 @@ func (s *Service) known(ref reference) *apiError {
 		return errNotFound(ref)
 	default:
 		return nil
-	}
-}
-
-// submit gives an invocation to an environment, or an event to the queue. The
-// error is nil if the invocation will finish.
-func (s *Service) submit(ref reference, inv *invocation) *apiError {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return errService(ErrClosed)
-	}
-	fn := s.find(ref)
-	if fn == nil {
-		return errNotFound(ref)
-	}
-	if s.place(fn, inv) {
-		return nil
-	}
-	if !inv.async || len(fn.waiting) >= maxWaitingEvents {
-		return errThrottled()
-	}
-	fn.waiting = append(fn.waiting, inv)
-	return nil
-}
-
-// place gives the invocation to the environment that was used last, whose
-// caches are the warmest and which lets the others grow old, or to a new one.
-// It reports false at the limit. Called with s.mu held.
-func (s *Service) place(fn *function, inv *invocation) bool {
-	if n := len(fn.warm); n > 0 {
-		e := fn.warm[n-1]
-		fn.warm = fn.warm[:n-1]
-		fn.busy++
-		e.become(StateInvoking)
-		e.served++
-		e.work <- inv // never blocks: an idle environment has none
-		return true
-	}
-	if fn.busy >= fn.settings.MaxEnvironments {
-		return false
-	}
-	e := newEnvironment(s, fn)
-	fn.busy++
-	fn.all = append(fn.all, e)
-	e.become(StateInitialising)
-	e.served++
-	s.lives.Go(func() { e.live(inv) })
-	return true
-}
-
-// placeWaiting starts the events that waited as far as there is room now.
-// Called with s.mu held.
-func (s *Service) placeWaiting(fn *function) {
-	for len(fn.waiting) > 0 && !s.closed && fn.settings != nil && s.place(fn, fn.waiting[0]) {
-		fn.waiting = fn.waiting[1:]
 	}
 }
 

@@ -1,7 +1,6 @@
 package locallambda
 
 import (
-	"context"
 	"crypto/rand"
 	"fmt"
 	"net/http"
@@ -16,19 +15,29 @@ import (
 // Its methods that processes call (through HTTP, usually) may block; those
 // that the environment calls do not.
 type session struct {
+	sessionConfig
 	external map[string]bool // file names of the external extensions
 
 	changed chan struct{}  // capacity 1: something happened; the environment looks
-	events  chan *delivery // capacity 1: the runtime's next event
+	events  chan *delivery // capacity: the concurrency; what the runtime has not fetched yet
 	ended   chan struct{}  // closed at the end: nobody waits any longer
+	resumed chan struct{}  // closed when the runtime goes on after its snapshot
 
-	mu         sync.Mutex // guards what follows
-	ready      bool       // the runtime has asked for its first event: registration is over
-	polling    bool       // the runtime waits for an event
-	current    *delivery
+	mu         sync.Mutex            // guards what follows
+	ready      bool                  // the runtime has asked for its first event
+	polling    bool                  // the runtime waits for an event; when several run at once, it has waited for one
+	restoring  bool                  // the runtime has asked to be restored: it is ready for its snapshot
+	open       map[string]*delivery  // by request ID; answered ones too until the environment closes them
 	extensions map[string]*extension // by identifier
 	failure    *failure
 	over       bool
+}
+
+// sessionConfig is what a session depends on.
+type sessionConfig struct {
+	names       []string // file names of the external extensions
+	concurrency int      // how many invocations the runtime may run at once; 0 means 1
+	snapStart   bool     // the restore phase exists
 }
 
 // delivery is an invocation on its way through the runtime.
@@ -39,6 +48,7 @@ type delivery struct {
 	// Guarded by session.mu.
 
 	claimed  bool // an answer is being received
+	expired  bool // its time was up before it was answered
 	answered bool
 	answer   result
 }
@@ -59,15 +69,19 @@ func refuse(status int, kind, format string, args ...any) *refusal {
 // errEnded ends the calls that wait when the environment ends.
 var errEnded = refuse(http.StatusGone, "Sandbox.Ended", "the environment has ended")
 
-func newSession(external []string) *session {
+func newSession(c sessionConfig) *session {
+	c.concurrency = max(1, c.concurrency)
 	s := &session{
-		external:   make(map[string]bool, len(external)),
-		changed:    make(chan struct{}, 1),
-		events:     make(chan *delivery, 1),
-		ended:      make(chan struct{}),
-		extensions: make(map[string]*extension),
+		sessionConfig: c,
+		external:      make(map[string]bool, len(c.names)),
+		changed:       make(chan struct{}, 1),
+		events:        make(chan *delivery, c.concurrency),
+		ended:         make(chan struct{}),
+		resumed:       make(chan struct{}),
+		open:          make(map[string]*delivery, c.concurrency),
+		extensions:    make(map[string]*extension),
 	}
-	for _, name := range external {
+	for _, name := range c.names {
 		s.external[name] = true
 	}
 	return s
@@ -105,15 +119,16 @@ func (s *session) allRegistered() bool {
 func (s *session) idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.polling || !s.allRegistered() {
-		return false
-	}
+	return s.polling && s.extensionsIdle()
+}
+
+func (s *session) extensionsIdle() bool {
 	for _, x := range s.extensions {
 		if !x.idle {
 			return false
 		}
 	}
-	return true
+	return s.allRegistered()
 }
 
 // failed returns the error that a process has reported about itself.
@@ -123,12 +138,17 @@ func (s *session) failed() *failure {
 	return s.failure
 }
 
-// begin hands out an invocation. The session must be idle.
-func (s *session) begin(inv *invocation, deadline time.Time) {
+// begin hands out an invocation. The session must be idle, or run fewer than
+// its concurrency.
+func (s *session) begin(inv *invocation, deadline time.Time) *delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.polling = false
-	s.current = &delivery{inv: inv, deadline: deadline}
+	if s.concurrency == 1 {
+		s.polling = false
+		clear(s.open)
+	}
+	d := &delivery{inv: inv, deadline: deadline}
+	s.open[inv.id] = d
 	for _, x := range s.extensions {
 		if !x.invoke {
 			continue
@@ -139,22 +159,30 @@ func (s *session) begin(inv *invocation, deadline time.Time) {
 			Tracing: map[string]string{"type": "X-Amzn-Trace-Id", "value": inv.trace},
 		}
 	}
-	s.events <- s.current // never blocks: a polling runtime has taken the last one
+	s.events <- d // never blocks: there are fewer than the concurrency
+	return d
 }
 
-// answered reports whether the runtime has answered the current invocation.
-func (s *session) answered() bool {
-	_, ok := s.answer()
-	return ok
-}
-
-func (s *session) answer() (result, bool) {
+// answer returns the runtime's answer to a delivery, if there is one.
+func (s *session) answer(d *delivery) (result, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current == nil || !s.current.answered {
-		return result{}, false
-	}
-	return s.current.answer, true
+	return d.answer, d.answered
+}
+
+// expire says that nobody waits for the answer any longer. The runtime is not
+// told, but it gets no event that it has not fetched yet.
+func (s *session) expire(d *delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.expired = true
+}
+
+// close forgets an answered delivery.
+func (s *session) close(d *delivery) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, d.inv.id)
 }
 
 // grace says how long the shutdown phase lasts and which part of it belongs
@@ -199,79 +227,6 @@ func (s *session) end() {
 		s.over = true
 		close(s.ended)
 	}
-}
-
-// What the runtime asks and says.
-
-// next returns the runtime's next event. The first call ends its init phase.
-func (s *session) next(ctx context.Context) (*delivery, error) {
-	s.mu.Lock()
-	// An event that waits to be fetched, after a poll that broke off, is there
-	// for the next one.
-	pending := len(s.events) > 0
-	if d := s.current; d != nil && !d.answered && !pending {
-		s.mu.Unlock()
-		return nil, refuse(http.StatusForbidden, "InvalidStateTransition",
-			"invocation %s has not been answered", d.inv.id)
-	}
-	s.ready, s.polling = true, !pending
-	s.mu.Unlock()
-	s.notify()
-	select {
-	case d := <-s.events:
-		return d, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-s.ended:
-		return nil, errEnded
-	}
-}
-
-// claim lets exactly one caller answer the invocation. It validates before
-// anything changes, so that a wrong answer leaves the invocation as it was.
-func (s *session) claim(id string) (*delivery, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d := s.current
-	if d == nil || d.inv.id != id {
-		return nil, refuse(http.StatusBadRequest, "InvalidRequestID", "there is no invocation %s", id)
-	}
-	if d.claimed {
-		return nil, refuse(http.StatusForbidden, "InvalidStateTransition",
-			"invocation %s has been answered already", id)
-	}
-	d.claimed = true
-	return d, nil
-}
-
-// unclaim gives the answer free again, after one that broke off.
-func (s *session) unclaim(d *delivery) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d.claimed = false
-}
-
-// settle answers the claimed invocation.
-func (s *session) settle(d *delivery, r result) {
-	s.mu.Lock()
-	d.answered, d.answer = true, r
-	s.mu.Unlock()
-	s.notify()
-}
-
-// initError reports that the runtime cannot be initialised.
-func (s *session) initError(f *failure) error {
-	s.mu.Lock()
-	if s.ready {
-		s.mu.Unlock()
-		return refuse(http.StatusForbidden, "InvalidStateTransition", "the init phase is over")
-	}
-	if s.failure == nil {
-		s.failure = f
-	}
-	s.mu.Unlock()
-	s.notify()
-	return nil
 }
 
 // newUUID returns a random UUID (RFC 9562, version 4).

@@ -42,7 +42,7 @@ func (s *session) register(name string, events []string) (string, error) {
 	x := &extension{name: name, external: s.external[name], events: make(chan extensionEvent, 2)}
 	for _, event := range events {
 		switch {
-		case event == eventInvoke:
+		case event == eventInvoke && s.concurrency == 1: // there is no one invocation at a time to hear of
 			x.invoke = true
 		case event == eventShutdown && x.external:
 			x.shutdown = true
@@ -53,7 +53,7 @@ func (s *session) register(name string, events []string) (string, error) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ready {
+	if s.initOver() {
 		return "", refuse(http.StatusForbidden, "Extension.RegistrationClosed", "the init phase is over")
 	}
 	for _, other := range s.extensions {

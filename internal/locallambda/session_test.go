@@ -17,7 +17,7 @@ func kindOf(err error) string {
 }
 
 func TestRegistration(t *testing.T) {
-	s := newSession([]string{"ext"})
+	s := newSession(sessionConfig{names: []string{"ext"}})
 	register := func(want, name string, events ...string) {
 		t.Helper()
 		if _, err := s.register(name, events); kindOf(err) != want {
@@ -65,7 +65,7 @@ func TestGraceDependsOnExtensions(t *testing.T) {
 			t.Errorf("grace is %v, %v for the runtime; want %v, %v", a, b, total, runtime)
 		}
 	}
-	s := newSession([]string{"ext"})
+	s := newSession(sessionConfig{names: []string{"ext"}})
 	check(s, 0, 0)
 	mustRegister(t, s, "internal")
 	check(s, 500*time.Millisecond, 500*time.Millisecond)
@@ -92,7 +92,7 @@ func testInvocation(id string) *invocation {
 // A poll that broke off before its event was delivered must not lose it.
 func TestEventsSurviveBrokenPolls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSession([]string{"ext"})
+		s := newSession(sessionConfig{names: []string{"ext"}})
 		id := mustRegister(t, s, "ext", eventInvoke)
 		ctx, breakOff := context.WithCancel(t.Context())
 		for _, poll := range []func(){
@@ -135,8 +135,8 @@ func TestEventsSurviveBrokenPolls(t *testing.T) {
 }
 
 func TestAnswerIsGivenOnce(t *testing.T) {
-	s := newSession(nil)
-	s.begin(testInvocation("1"), time.Now())
+	s := newSession(sessionConfig{})
+	begun := s.begin(testInvocation("1"), time.Now())
 	if _, err := s.claim("2"); kindOf(err) != "InvalidRequestID" {
 		t.Error(err)
 	}
@@ -151,18 +151,18 @@ func TestAnswerIsGivenOnce(t *testing.T) {
 	if _, err = s.claim("1"); err != nil {
 		t.Error(err)
 	}
-	if s.answered() {
+	if _, ok := s.answer(begun); ok {
 		t.Error("answered before the answer was there")
 	}
 	s.settle(d, result{payload: []byte("1")})
-	if r, ok := s.answer(); !ok || string(r.payload) != "1" {
+	if r, ok := s.answer(begun); !ok || string(r.payload) != "1" {
 		t.Errorf("%+v, %v", r, ok)
 	}
 }
 
 func TestEndReleasesEverybody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSession(nil)
+		s := newSession(sessionConfig{})
 		id := mustRegister(t, s, "internal")
 		errs := make(chan error, 2)
 		go func() { _, err := s.next(t.Context()); errs <- err }()

@@ -27,14 +27,7 @@ const (
 // SHUTDOWN event to the extensions that want it and SIGKILL to those that do
 // not, SIGKILL to all that is left.
 func (e *environment) shutDown(reason string) {
-	e.s.mu.Lock()
-	if e.state != StateShuttingDown { // an idle one is already
-		e.become(StateShuttingDown)
-		e.fn.busy--
-		e.s.placeWaiting(e.fn)
-	}
-	e.s.mu.Unlock()
-	e.logState()
+	e.withdraw()
 	if e.box == nil {
 		return
 	}
@@ -56,6 +49,18 @@ func (e *environment) shutDown(reason string) {
 		e.box.killExtension(name)
 	}
 	e.waitExits(deadline, func() bool { return len(e.alive) == 0 })
+}
+
+// withdraw takes the environment out of the reach of invocations.
+func (e *environment) withdraw() {
+	e.s.mu.Lock()
+	if e.state != StateShuttingDown { // an idle one is already
+		e.become(StateShuttingDown)
+		e.fn.busy--
+		e.s.placeWaiting(e.fn)
+	}
+	e.s.mu.Unlock()
+	e.logState()
 }
 
 // waitExits waits until done, the deadline, or the end of Close's patience.

@@ -15,7 +15,7 @@ const (
 	StateInitialising State = "initialising"
 	// StateInvoking: an invocation is running, or its extensions are.
 	StateInvoking State = "invoking"
-	// StateIdle: warm and frozen.
+	// StateIdle: warm and, unless it runs several invocations at once, frozen.
 	StateIdle State = "idle"
 	// StateShuttingDown: its processes are being asked to go, or killed.
 	StateShuttingDown State = "shutting_down"
@@ -45,6 +45,10 @@ type EnvironmentInfo struct {
 	PID int
 	// AppPort is the environment's app port, 0 while it has none.
 	AppPort int
+	// Tenant is whom it belongs to, if the function isolates tenants.
+	Tenant string
+	// Running counts the invocations that it was given and is not done with.
+	Running int
 	// Invocations counts those that were given to it.
 	Invocations uint64
 }

@@ -50,7 +50,17 @@ func variables(inherited []string, c sandboxConfig, api string) []string {
 		}
 	}
 	env = append(env, "AWS_REGION="+region, "AWS_DEFAULT_REGION="+region)
-	env = append(env, f.Env...)
+	for _, pair := range f.Env {
+		name, value, _ := strings.Cut(pair, "=")
+		env = append(env, name+"="+inOpt(c.opt, value))
+	}
+	if c.opt != "" {
+		env = appendPath(env, "PATH", filepath.Join(c.opt, "bin"))
+		env = appendPath(env, "LD_LIBRARY_PATH", filepath.Join(c.opt, "lib"))
+	}
+	if f.managed() {
+		env = append(env, "AWS_LAMBDA_MAX_CONCURRENCY="+strconv.Itoa(f.MaxConcurrency))
+	}
 	root := f.Dir
 	if abs, err := filepath.Abs(root); err == nil { // an empty Dir is the service's own
 		root = abs
@@ -63,13 +73,42 @@ func variables(inherited []string, c sandboxConfig, api string) []string {
 		"AWS_LAMBDA_FUNCTION_MEMORY_SIZE="+strconv.FormatUint(max(1, f.Memory/mebibyte), 10),
 		"AWS_LAMBDA_LOG_GROUP_NAME=/aws/lambda/"+c.ref.name,
 		streamVariable+"="+c.id,
-		"AWS_LAMBDA_INITIALIZATION_TYPE=on-demand",
+		"AWS_LAMBDA_INITIALIZATION_TYPE="+f.initialization(),
 		"LAMBDA_TASK_ROOT="+root,
 		"_HANDLER="+f.Handler,
 		"PORT="+port,
 		"AWS_LWA_PORT="+port,
 		"PWD="+root,
 	)
+}
+
+// lookup returns the value of a variable.
+func lookup(env []string, name string) string {
+	for _, pair := range slices.Backward(env) { // the last one wins
+		if n, value, _ := strings.Cut(pair, "="); n == name {
+			return value
+		}
+	}
+	return ""
+}
+
+// appendPath adds a directory to the end of a list of directories.
+func appendPath(env []string, name, dir string) []string {
+	if list := lookup(env, name); list != "" {
+		dir = list + string(filepath.ListSeparator) + dir
+	}
+	return append(env, name+"="+dir)
+}
+
+// runtimeCommand returns the command that starts the runtime.
+// https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
+func runtimeCommand(c sandboxConfig) []string {
+	command := slices.Clone(c.settings.Command)
+	command[0] = inOpt(c.opt, command[0])
+	if wrapper := inOpt(c.opt, lookup(c.settings.Env, "AWS_LAMBDA_EXEC_WRAPPER")); wrapper != "" {
+		return slices.Insert(command, 0, wrapper)
+	}
+	return command
 }
 
 // supported reports whether environments can run on this system.
