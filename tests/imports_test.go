@@ -18,6 +18,7 @@ var mayImport = map[string][]string{
 	"caddymodule": {"internal/pool", "internal/scale", "internal/tunnel", "internal/invoke",
 		"internal/invoke/awslambda", "internal/locallambda", "internal/adapter", "internal/demoapp"},
 	"cmd/caddy":                 {"caddymodule"},
+	"cmd/dist":                  {"lambdaadapter/layer"},
 	"examples/demo":             {"internal/demoapp"},
 	"internal/adapter":          {"internal/adapter/appproxy", "internal/directevent", "internal/lambdaapi", "internal/tunnel", "internal/invoke"},
 	"internal/adapter/appproxy": {"internal/tunnel"},
@@ -32,6 +33,7 @@ var mayImport = map[string][]string{
 	"internal/scale":            nil,
 	"internal/tunnel":           nil,
 	"lambdaadapter":             {"internal/adapter"},
+	"lambdaadapter/layer":       nil,
 	"tests":                     nil,
 	"tests/bench":               nil,
 }

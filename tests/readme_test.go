@@ -48,6 +48,11 @@ func TestCommandsInTheDocsAreTested(t *testing.T) {
 		"xcaddy build v2.11.9 --with github.com/lambda-dispatch/lambda-dispatch",                 // TestXcaddyBuild
 		"CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o out/lambdaadapter ./lambdaadapter", // TestAdapterIsSmall
 		"go run ./tests/bench -md docs/performance.md",                                           // .ci/run bench
+		// TestAdapterIsBuiltAndPublished:
+		"go run ./cmd/dist",
+		"docker buildx build --platform linux/amd64,linux/arm64 --tag registry.example.com/lambda-dispatch-adapter --push dist/image",
+		"aws lambda publish-layer-version --layer-name lambda-dispatch-adapter --compatible-architectures arm64 --zip-file fileb://dist/lambdaadapter-layer-arm64.zip",
+		"aws lambda update-function-configuration --function-name shop --handler run.sh --layers arn:aws:lambda:eu-central-1:123456789012:layer:lambda-dispatch-adapter:1 --environment 'Variables={AWS_LAMBDA_EXEC_WRAPPER=/opt/bootstrap,PORT=3000}'",
 	}
 	docs, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil || len(docs) == 0 {
