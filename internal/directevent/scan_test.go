@@ -99,6 +99,32 @@ func FuzzText(f *testing.F) {
 	})
 }
 
+// Whatever is special is found wherever it is in the words that are looked at
+// together.
+func TestSpecialAtEveryPlace(t *testing.T) {
+	for at := range 150 {
+		for _, special := range []string{`"`, `\n`, `\`, "\n", "\x00", "\xff", "é", "\x7f", ""} {
+			data := []byte(`["` + strings.Repeat("x", at) + special + strings.Repeat("y", 150-at) + `"]`)
+			var want any
+			if valid(data) != json.Valid(data) {
+				t.Fatalf("%q at %d: valid is %v", special, at, valid(data))
+			}
+			if json.Unmarshal(data, &want) != nil {
+				continue
+			}
+			s := scanner{data: data}
+			if got := decode(&s); !reflect.DeepEqual(got, want) {
+				t.Errorf("%q at %d is read as %q", special, at, got)
+			}
+			text := want.([]any)[0].(string)
+			var again string
+			if err := json.Unmarshal(appendString(nil, text), &again); err != nil || again != text {
+				t.Errorf("%q is written as %q, %v", text, again, err)
+			}
+		}
+	}
+}
+
 func TestDepth(t *testing.T) {
 	for _, tt := range []struct {
 		depth int
