@@ -59,10 +59,16 @@ func TestDirectCompression(t *testing.T) {
 					if tt.status != 0 {
 						rw.WriteHeader(tt.status)
 					}
-					if !tt.length {
+					rest := tt.body
+					if !tt.length { // and the body comes bit by bit
 						_ = http.NewResponseController(rw).Flush()
+						for len(rest) > 20 {
+							_, _ = io.WriteString(rw, rest[:20])
+							_ = http.NewResponseController(rw).Flush()
+							rest = rest[20:]
+						}
 					}
-					_, _ = io.WriteString(rw, tt.body)
+					_, _ = io.WriteString(rw, rest)
 				})
 				w.d.cfg.Compress, w.d.cfg.Stream = !tt.off, stream
 				method := tt.method
