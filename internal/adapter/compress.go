@@ -201,7 +201,7 @@ func setCoding(h http.Header, coding string) {
 	for _, name := range []string{"Content-Length", "Accept-Ranges", "Content-Md5", "Content-Digest", "Repr-Digest", "Digest"} {
 		delete(h, name)
 	}
-	if tag := h.Get("Etag"); tag != "" && !strings.HasPrefix(tag, "W/") {
+	if tag := h.Get("ETag"); tag != "" && !strings.HasPrefix(tag, "W/") {
 		h["Etag"] = []string{"W/" + tag} // RFC 9110, section 8.8.1
 	}
 }

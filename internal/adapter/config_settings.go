@@ -5,7 +5,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 )
 
 // httpEndpoint is what AWS's own runtimes for web apps tell the app to listen
@@ -190,16 +189,18 @@ that begin with AWS_LWA_ are those of AWS Lambda Web Adapter, with its forms of
 values.
 
 `)
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	width := 0
 	for _, s := range settings {
-		fmt.Fprintf(tw, "%s\t%s", s.names[0], s.help)
+		width = max(width, len(s.names[0]))
+	}
+	for _, s := range settings {
+		fmt.Fprintf(w, "%-*s  %s", width, s.names[0], s.help)
 		if s.dflt != "" {
-			fmt.Fprintf(tw, " (default %s)", s.dflt)
+			fmt.Fprintf(w, " (default %s)", s.dflt)
 		}
 		if len(s.names) > 1 {
-			fmt.Fprintf(tw, "; also %s", strings.Join(s.names[1:], ", "))
+			fmt.Fprintf(w, "; also %s", strings.Join(s.names[1:], ", "))
 		}
-		fmt.Fprintln(tw)
+		fmt.Fprintln(w)
 	}
-	_ = tw.Flush()
 }

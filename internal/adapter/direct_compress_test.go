@@ -1,7 +1,6 @@
 package adapter
 
 import (
-	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -60,10 +59,16 @@ func TestDirectCompression(t *testing.T) {
 					if tt.status != 0 {
 						rw.WriteHeader(tt.status)
 					}
-					if !tt.length {
+					rest := tt.body
+					if !tt.length { // and the body comes bit by bit
 						_ = http.NewResponseController(rw).Flush()
+						for len(rest) > 20 {
+							_, _ = io.WriteString(rw, rest[:20])
+							_ = http.NewResponseController(rw).Flush()
+							rest = rest[20:]
+						}
 					}
-					_, _ = io.WriteString(rw, tt.body)
+					_, _ = io.WriteString(rw, rest)
 				})
 				w.d.cfg.Compress, w.d.cfg.Stream = !tt.off, stream
 				method := tt.method
@@ -99,7 +104,7 @@ func TestDirectCompression(t *testing.T) {
 				if body != tt.body {
 					t.Errorf("body of %d bytes, want %d", len(body), len(tt.body))
 				}
-				if length := r.header("content-length"); length != "" && method != "HEAD" && length != fmt.Sprint(len(r.Body)) {
+				if length := r.header("content-length"); length != "" && method != "HEAD" && length != strconv.Itoa(len(r.Body)) {
 					t.Errorf("length %s of %d bytes", length, len(r.Body))
 				}
 			})

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,7 +39,11 @@ func TestDirectAppIsStartedAgain(t *testing.T) {
 		}
 		return nil
 	}
-	down, _ := w.d.app.waitReady(t.Context())
+	w.d.proxy = &dyingApp{App: w.d.proxy, dies: func() { w.d.app.markDown(errors.New("app exited with status 3")) }}
+	w.d.probe = func(context.Context) error {
+		t.Error("an app whose end was noticed is asked")
+		return nil
+	}
 	results := make(chan []byte, 1)
 	go func() {
 		result, err := w.handle(restEvent("POST", "/a", "x"), time.Minute)
@@ -47,8 +52,6 @@ func TestDirectAppIsStartedAgain(t *testing.T) {
 		}
 		results <- result
 	}()
-	w.d.app.markDown(errors.New("app exited with status 3"))
-	<-down
 	receive(t, checked, "the invocation to wait for the app")
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
@@ -61,6 +64,18 @@ func TestDirectAppIsStartedAgain(t *testing.T) {
 		t.Errorf("result %+v", r)
 	}
 	w.wantLines()
+}
+
+// dyingApp dies with its first request.
+type dyingApp struct {
+	appproxy.App
+	dies func()
+	once sync.Once
+}
+
+func (a *dyingApp) Serve(w http.ResponseWriter, r *http.Request, s *appproxy.Scope) {
+	a.once.Do(a.dies)
+	a.App.Serve(w, r, s)
 }
 
 // TestDirectCrashNamesItsCause: what became of the process says more than what

@@ -29,16 +29,6 @@ func (w *directWorld) piece() string {
 	}
 }
 
-// until collects pieces until they have so many bytes.
-func (w *directWorld) until(bytes int) string {
-	w.t.Helper()
-	var all string
-	for len(all) < bytes {
-		all += w.piece()
-	}
-	return all
-}
-
 // handleLater serves an event in a goroutine.
 func (w *directWorld) handleLater(ctx context.Context, event string, timeout time.Duration) <-chan error {
 	done := make(chan error, 1)

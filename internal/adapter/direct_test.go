@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -230,7 +231,7 @@ func (w *directWorld) wantLines(want ...string) {
 		w.t.Fatalf("%d lines, want %d:\n%s", len(lines), len(want), w.log.String())
 	}
 	for i, line := range lines {
-		for _, words := range strings.Split(want[i], "|") {
+		for words := range strings.SplitSeq(want[i], "|") {
 			if !strings.Contains(line, words) {
 				w.t.Errorf("line %s\nlacks %s", line, words)
 			}
@@ -424,7 +425,7 @@ func TestDirectConcurrently(t *testing.T) {
 	for i := range 20 {
 		wg.Go(func() {
 			for range 20 {
-				body := strings.Repeat(fmt.Sprint(i), 1000)
+				body := strings.Repeat(strconv.Itoa(i), 1000)
 				coding := codings[i%len(codings)]
 				result, err := w.handle(restEvent("POST", "/a", body, "Accept-Encoding", coding), time.Minute)
 				if err != nil {

@@ -203,14 +203,6 @@ func TestBadEvents(t *testing.T) {
 	if r := w.wantReason(invoke.ReasonBadEvent); !strings.Contains(r.Error, "max_concurrent") {
 		t.Errorf("result %+v", r)
 	}
-	for _, event := range []string{`{"Records":[]}`, `null`, `[]`, `"x"`, ``, `{`} {
-		w.invokeWith(time.Minute, []byte(event))
-		e := receive(t, w.lambda.ended, "the error")
-		if e.how != "error" || !strings.Contains(string(e.body), "LambdaDispatch.NotADispatchEvent") ||
-			!strings.Contains(string(e.body), "not a dispatch event") {
-			t.Errorf("event %s ended with %s %s", event, e.how, e.body)
-		}
-	}
 }
 
 func TestAppIsNotThere(t *testing.T) {

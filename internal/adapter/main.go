@@ -3,7 +3,6 @@ package adapter
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
@@ -103,22 +103,26 @@ func (p *process) outside(err error) int {
 	return startStatus(err)
 }
 
+// parseArgs takes apart what is behind the program's name. Package flag would
+// be a considerable part of the adapter's size, for two flags.
 func parseArgs(args []string, stdout, stderr io.Writer) (command []string, status int, done bool) {
-	flags := flag.NewFlagSet("lambdaadapter", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	version := flags.Bool("version", false, "print the version and exit")
-	flags.Usage = func() { usage(flags.Output()) }
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
+	if len(args) == 0 || !strings.HasPrefix(args[0], "-") {
+		return args, 0, false
+	}
+	switch args[0] {
+	case "-h", "-help", "--help":
+		usage(stdout)
 		return nil, 0, true
-	case err != nil:
-		return nil, 2, true
-	case *version:
+	case "-version", "--version":
 		fmt.Fprintln(stdout, "lambdaadapter", Version())
 		return nil, 0, true
-	case flags.NArg() == 0 && len(args) > 0:
+	case "--":
+		if len(args) > 1 {
+			return args[1:], 0, false
+		}
 		fmt.Fprintln(stderr, "lambdaadapter: no command after --")
-		return nil, 2, true
+	default:
+		fmt.Fprintf(stderr, "lambdaadapter: unknown flag %s; see lambdaadapter --help\n", args[0])
 	}
-	return flags.Args(), 0, false
+	return nil, 2, true
 }

@@ -3,7 +3,6 @@ package adapter
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 )
@@ -17,13 +16,16 @@ func childAttributes() *syscall.SysProcAttr {
 // groupStopped reports whether a process of a group is stopped by a signal
 // (proc_pid_stat(5), state T; t is a debugger's).
 func groupStopped(pgid int) bool {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	processes, err := os.ReadDir("/proc")
 	if err != nil {
 		return false
 	}
 	want := []byte(strconv.Itoa(pgid))
-	for _, file := range stats {
-		stat, err := os.ReadFile(file)
+	for _, p := range processes {
+		if p.Name()[0] < '0' || p.Name()[0] > '9' {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + p.Name() + "/stat")
 		if err != nil {
 			continue // it has ended meanwhile
 		}

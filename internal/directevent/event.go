@@ -155,14 +155,14 @@ func (e *Event) broken(reason string, err error) error {
 	return &Error{Type: TypeBadEvent, Source: e.Source, Reason: reason, Err: err}
 }
 
-func (env *envelope) method(s shape) string {
+func (e *envelope) method(s shape) string {
 	switch s {
 	case shapeV2:
-		return env.context.method
+		return e.context.method
 	case shapeLattice:
-		return env.string(keyMethod)
+		return e.string(keyMethod)
 	default:
-		return env.string(keyHTTPMethod)
+		return e.string(keyHTTPMethod)
 	}
 }
 

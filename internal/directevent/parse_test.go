@@ -177,6 +177,22 @@ func TestMembersOfAnyKind(t *testing.T) {
 	}
 }
 
+// Null is the same as nothing, and VPC Lattice's documentation has booleans as
+// strings.
+func TestLooseMembers(t *testing.T) {
+	e := parse(t, `{"httpMethod":"GET","path":"/","headers":{},"multiValueHeaders":null,"requestContext":{"elb":{}}}`, Invocation{}, Options{})
+	result, err := e.Result(200, http.Header{"A": {"1"}}, nil)
+	if err != nil || read(t, result).Headers["a"] != "1" {
+		t.Errorf("%s, %v", result, err)
+	}
+	for flag, want := range map[string]string{`"true"`: "hi", `true`: "hi", `"false"`: "aGk=", `null`: "aGk="} {
+		e := parse(t, `{"raw_path":"/","method":"POST","body":"aGk=","is_base64_encoded":`+flag+`}`, Invocation{}, Options{})
+		if string(e.Body) != want {
+			t.Errorf("%s: body is %q", flag, e.Body)
+		}
+	}
+}
+
 func TestBrokenEvents(t *testing.T) {
 	for _, event := range []string{
 		`{`, `{"a":1}x`, "\xff", `{"requestContext":{"http":{}}}`,
@@ -282,5 +298,19 @@ func TestRequestBodyCanBeSentAgain(t *testing.T) {
 	get, err := parse(t, v2("/", ""), Invocation{}, Options{}).Request(t.Context())
 	if err != nil || get.Body != http.NoBody || get.ContentLength != 0 {
 		t.Errorf("a request without body has %v, %d, %v", get.Body, get.ContentLength, err)
+	}
+}
+
+// What JSON lets pass as it is, and what it has to escape, may both be what a
+// header cannot have.
+func TestOddHeaders(t *testing.T) {
+	e := parse(t, v2("/", "\"a\":\" x\x7fy\",\"h\":\"1\\t\",\"b c\":\"1\",\"\":\"2\",\"d\\u0000\":\"3\",\"e\":\"1\\r\\nf: 2\",\"g\":\"\xff\""), Invocation{}, Options{})
+	for name, want := range map[string]string{"A": "x y", "E": "1  f: 2", "G": "\ufffd", "H": "1", "F": ""} {
+		if got := e.Header.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if len(e.Header) != 6 { // with Lambda's context and the request's
+		t.Errorf("header is %q", e.Header)
 	}
 }

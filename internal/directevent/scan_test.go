@@ -49,7 +49,7 @@ func decode(s *scanner) any {
 
 var jsons = []string{
 	`{}`, `[]`, `null`, `true`, `false`, `"x"`, `-0.5e+10`, ` { "a" : [ 1 , { } ] } `, `"\ud83d\ude00\u00e9\/\b\f\n\r\t\"\\"`,
-	`"\ud83d"`, `"\ud83dx\ude00"`, `"\ude00\ud83d\ude00"`, `"\ud83d\u0041"`, "\"a\xff\xfeb\xe2\x82\"", "\"\x7f\"", `{"a":1,"a":2}`,
+	`"\ud83d"`, `"\ud83dx\ude00"`, `"\ude00\ud83d\ude00"`, `"\ud83d\u0041"`, "\"a\xff\xfeb\xe2\x82\"", "\"\x7f\"", "[\"a\xff\",1,2,3,4]", `{"a":1,"a":2}`,
 	`"0123456\"012345\\0123456789"`, "\"Grüße 0123456789 😀\"",
 	``, ` `, `{`, `[`, `"`, `"\`, `"\u12`, `"\x"`, "\"\n\"", "\"0123456\x01\"", `tru`, `nul`, `-`, `01`, `1.`, `1e`, `.5`, `+1`, `{a:1}`, `{"a"}`, `{"a":}`,
 	`{"a":1,}`, `[1,]`, `[1 2]`, `[1]]`, `{"a":1}}`, `1 2`, `"\'"`, `"\u00zz"`, "\x00", `{"a":1]`, `[}`, "\ufeff{}",
@@ -97,6 +97,32 @@ func FuzzText(f *testing.F) {
 			t.Errorf("not a header: %q", header)
 		}
 	})
+}
+
+// Whatever is special is found wherever it is in the words that are looked at
+// together.
+func TestSpecialAtEveryPlace(t *testing.T) {
+	for at := range 150 {
+		for _, special := range []string{`"`, `\n`, `\`, "\n", "\x00", "\xff", "é", "\x7f", ""} {
+			data := []byte(`["` + strings.Repeat("x", at) + special + strings.Repeat("y", 150-at) + `"]`)
+			var want any
+			if valid(data) != json.Valid(data) {
+				t.Fatalf("%q at %d: valid is %v", special, at, valid(data))
+			}
+			if json.Unmarshal(data, &want) != nil {
+				continue
+			}
+			s := scanner{data: data}
+			if got := decode(&s); !reflect.DeepEqual(got, want) {
+				t.Errorf("%q at %d is read as %q", special, at, got)
+			}
+			text := want.([]any)[0].(string)
+			var again string
+			if err := json.Unmarshal(appendString(nil, text), &again); err != nil || again != text {
+				t.Errorf("%q is written as %q, %v", text, again, err)
+			}
+		}
+	}
 }
 
 func TestDepth(t *testing.T) {

@@ -88,7 +88,8 @@ func rooted(path string) string {
 // client wrote it, and so does this. The stage is in the path only where the
 // source puts it: HTTP APIs do for a named stage, REST APIs never.
 func (e *envelope) target(source Source, s shape, basePath string) (string, error) {
-	path, query := e.path(s), ""
+	path := e.path(s)
+	var query string
 	var err error
 	switch s {
 	case shapeV2:

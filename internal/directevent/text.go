@@ -62,11 +62,11 @@ func unicodeEscape(s []byte) (r rune, rest []byte) {
 	if !utf16.IsSurrogate(r) {
 		return r, s
 	}
-	low, ok := rune(0), false
+	var low rune
 	if len(s) >= 6 && s[0] == '\\' && s[1] == 'u' {
-		low, ok = hex4(s[2:])
+		low, _ = hex4(s[2:])
 	}
-	if r = utf16.DecodeRune(r, low); ok && r != utf8.RuneError {
+	if r = utf16.DecodeRune(r, low); r != utf8.RuneError {
 		s = s[6:]
 	}
 	return r, s

@@ -97,7 +97,8 @@ func New(address string) (*Client, error) {
 		DisableCompression: true,
 		// Idle connections live as long as the environment: it may be frozen
 		// for minutes between two calls, and the API does not close them.
-		MaxIdleConnsPerHost: 4,
+		// Managed instances have one for each invocation that may be open.
+		MaxIdleConnsPerHost: 256,
 	}
 	return &Client{base: "http://" + u.Host, http: &http.Client{Transport: transport}}, nil
 }

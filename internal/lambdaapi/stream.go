@@ -31,6 +31,7 @@ var errAnsweredEarly = errors.New("lambda ended the response before it was compl
 // which must end it with Close or Fail unless the context of RespondStream ends.
 type ResponseStream struct {
 	body    *io.PipeWriter
+	cause   func() error   // why the context has ended, if it has
 	ended   atomic.Bool    // by this side
 	failure *FunctionError // set before the end, if at all
 
@@ -51,7 +52,7 @@ func (c *Client) RespondStream(ctx context.Context, requestID, contentType strin
 		contentType = ContentTypeBytes
 	}
 	r, w := io.Pipe()
-	s := &ResponseStream{body: w, done: make(chan struct{})}
+	s := &ResponseStream{body: w, cause: func() error { return context.Cause(ctx) }, done: make(chan struct{})}
 	header := http.Header{"Content-Type": {contentType}, responseMode: {"streaming"}}
 	body := &streamBody{r: r, stream: s, trailer: http.Header{errorType: nil, errorBody: nil}}
 	// The transport waits for its read of the body even when it has given up.
@@ -84,7 +85,7 @@ func (s *ResponseStream) Write(p []byte) (int, error) { return s.body.Write(p) }
 // Close completes the response and waits until Lambda has accepted it.
 func (s *ResponseStream) Close() error {
 	s.ended.Store(true)
-	_ = s.body.Close() // the reading side has the error
+	_ = s.body.CloseWithError(s.cause()) // no error is a complete response
 	<-s.done
 	return s.err
 }

@@ -147,6 +147,27 @@ func TestStreamEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// What ends with its context is never taken for complete.
+func TestClosingAfterTheContextIsNoEnd(t *testing.T) {
+	complete := make(chan bool, 1)
+	asked := make(chan struct{})
+	c := start(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(asked)
+		_, err := io.Copy(io.Discard, r.Body)
+		complete <- err == nil
+	}))
+	ctx, cancel := context.WithCancel(t.Context())
+	s := c.RespondStream(ctx, "r-1", "")
+	<-asked
+	cancel()
+	if err := s.Close(); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if <-complete {
+		t.Error("Lambda got a complete response")
+	}
+}
+
 // Nobody waits for a stream that was abandoned: goleak would find it.
 func TestAbandonedStreamEndsWithItsContext(t *testing.T) {
 	c := start(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))

@@ -270,6 +270,9 @@ func (e *environment) change(next State) {
 
 // end is the last thing that an environment does.
 func (e *environment) end() {
+	if err := os.RemoveAll(e.opt); err != nil {
+		e.logger.Warn("removing the unpacked layers", zap.Error(err))
+	}
 	e.s.mu.Lock()
 	port := e.port
 	e.become(StateGone)
@@ -278,9 +281,6 @@ func (e *environment) end() {
 	e.s.forget(e.fn)
 	e.s.mu.Unlock()
 	appPorts.release(port)
-	if err := os.RemoveAll(e.opt); err != nil {
-		e.logger.Warn("removing the unpacked layers", zap.Error(err))
-	}
 	e.logState()
 }
 

@@ -66,7 +66,7 @@ func reasonFor(err error) string {
 	switch {
 	case errors.Is(err, errDeadline):
 		return reasonTimeout
-	case errors.Is(err, errStopping):
+	case errors.Is(err, errStopping), errors.Is(err, errUnwanted):
 		return reasonSpindown
 	default:
 		return reasonFailure

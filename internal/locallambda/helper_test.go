@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -98,6 +99,18 @@ func runtimeMain() {
 	case "child":
 		startChild(os.Getenv("CHILD_GATE"))
 	}
+	if how := os.Getenv("RESTORE"); how != "" {
+		restoreHooks(how)
+	}
+	loops, _ := strconv.Atoi(os.Getenv("LOOPS"))
+	for range loops - 1 {
+		go obey()
+	}
+	obey()
+}
+
+// obey takes invocations and does what they order, for ever.
+func obey() {
 	var statuses []int
 	for count := 1; ; count++ {
 		resp := must(http.Get(api(runtimeBase + "/invocation/next")))
@@ -128,6 +141,9 @@ func runtimeMain() {
 			text, _ := bufio.NewReader(conn).ReadString('\n')
 			a.Text = strings.TrimSpace(text)
 			_ = conn.Close()
+		case "stream":
+			streamOrders(id, o.Arg)
+			continue
 		case "exit":
 			os.Exit(o.N)
 		case "error":

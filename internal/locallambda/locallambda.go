@@ -1,16 +1,21 @@
 // Package locallambda is a Lambda service on this machine, so that the router,
 // the adapter and real apps run without AWS. In front it speaks Lambda's
-// Invoke API over HTTP, so an AWS SDK client is pointed at it by endpoint and
-// notices no difference. Behind it every execution environment is a set of
-// real processes with a Runtime API and an Extensions API of its own, which
-// are initialised, frozen, thawed, timed out and shut down as Lambda does it.
+// Invoke API over HTTP, buffered and streamed, so an AWS SDK client is pointed
+// at it by endpoint and notices no difference. Behind it every execution
+// environment is a set of real processes with a Runtime API and an Extensions
+// API of its own, which are initialised, frozen, thawed, timed out and shut down
+// as Lambda does it.
 //
 // It must not know what a dispatch event, a tunnel or Caddy is, and it must
 // never leave a process behind, however the service itself ends.
 //
 // Sources: https://docs.aws.amazon.com/lambda/latest/dg/ lambda-runtime-environment.html
 // (phases, shutdown), runtimes-api.html, runtimes-extensions-api.html,
-// configuration-envvars.html; https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html.
+// runtimes-custom.html (streaming), configuration-envvars.html, snapstart.html,
+// snapstart-runtime-hooks-custom.html, tenant-isolation.html,
+// lambda-managed-instances-execution-environment.html;
+// https://docs.aws.amazon.com/lambda/latest/api/ API_Invoke.html and
+// API_InvokeWithResponseStream.html.
 //
 // # What differs from AWS
 //
@@ -26,6 +31,17 @@
 //     too, and no invocation fails for it.
 //   - Events (asynchronous invocations) wait in memory for a free environment
 //     and are tried once.
+//   - Every environment is started by an invocation and goes when it was idle
+//     for a while: those of SnapStart, provisioned concurrency and Managed
+//     Instances too, which AWS starts beforehand. Invocations that arrive
+//     meanwhile wait for a Managed Instance's environment with room.
+//   - A snapshot is the stopped process itself. It is restored once, at once.
+//   - Layers are not mounted at /opt: see [Function].
+//   - A streamed response is as fast as its caller; AWS slows it down after
+//     6 MB. Callers see an error in it as they see one of Invoke: the code is
+//     "Unhandled", the details are the error document.
+//   - A tenant ID is passed on by functions without tenant isolation, which AWS
+//     refuses.
 //   - There are no signatures, no identity and no access check: bind it to
 //     loopback.
 //
@@ -42,7 +58,8 @@
 //
 // If the service dies, by SIGKILL even, the kernel kills the processes it
 // started (Linux), and a small guard process, which the service keeps beside
-// itself and which is this very program in another role, kills the rest.
+// itself and which is this very program in another role, kills the rest. The
+// unpacked layers stay in the temporary directory then.
 package locallambda
 
 import (
