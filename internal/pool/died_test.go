@@ -27,6 +27,13 @@ func (t *fakeTunnel) mortal() {
 	})
 }
 
+// quick is a request that a mortal instance answers.
+func quick() *http.Request {
+	r := request(http.MethodGet, nil)
+	r.URL.Path = "/quick"
+	return r
+}
+
 // become makes all invocations from now on fail with the error; nil is none.
 func (f *fakeLambda) become(err error) {
 	f.mu.Lock()
@@ -42,9 +49,7 @@ func (s *scene) servesOnce() *fakeTunnel {
 	defer l.Release()
 	first := fakeOf(l)
 	first.mortal()
-	r := request(http.MethodGet, nil)
-	r.URL.Path = "/quick"
-	if _, err := l.RoundTrip(r); err != nil {
+	if _, err := l.RoundTrip(quick()); err != nil {
 		s.Fatal(err)
 	}
 	return first
@@ -121,9 +126,7 @@ func TestInstancesThatDieWhileTheyServeAreReplaced(t *testing.T) {
 				}
 				fakeOf(l).mortal()
 				defer l.Release()
-				quick := request(http.MethodGet, nil)
-				quick.URL.Path = "/quick"
-				if _, err := l.RoundTrip(quick); err != nil {
+				if _, err := l.RoundTrip(quick()); err != nil {
 					results <- err
 					return
 				}
@@ -161,13 +164,16 @@ func TestFunctionThatCannotBeStartedAnyMore(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			set := settings()
-			set.Scale = scale.Config{MaxConcurrent: 1, TargetConcurrent: 1, MaxInstances: 4, IdleTimeout: time.Minute}
+			set.Scale = scale.Config{MaxConcurrent: 1, TargetConcurrent: 1, MaxInstances: 4, IdleTimeout: 5 * time.Second}
 			f := newFakeLambda()
 			play(t, set, f, func(s *scene) {
 				first := s.servesOnce()
 				f.become(tc.fault)
 				if tc.letGo {
-					time.Sleep(2 * time.Minute)
+					time.Sleep(7 * time.Second)
+					if n := len(s.pool.Snapshot().Instances); n != 0 {
+						s.Fatalf("%d instances are left", n)
+					}
 				} else {
 					_ = first.Close()
 				}
