@@ -108,6 +108,9 @@ func (p *Pool) blameEnd(in *instance) {
 		return
 	}
 	now := time.Now()
+	if in.answered {
+		p.scaler.Died(now)
+	}
 	if now.Sub(in.readyAt) >= earlyEnd && in.proved {
 		return
 	}
@@ -145,8 +148,10 @@ func (p *Pool) blame(in *instance, cause error, now time.Time) {
 		kind = scale.FailureThrottled
 	case k.Permanent():
 		kind = scale.FailurePermanent
+	case in.answered:
+		kind = scale.FailureDied
 	}
-	if p.outdated(in) && kind == scale.FailureOther {
+	if p.outdated(in) && (kind == scale.FailureOther || kind == scale.FailureDied) {
 		return
 	}
 	if in.blamed {
@@ -173,6 +178,7 @@ func (t *provingTunnel) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp, err := t.Tunnel.RoundTrip(req)
 	if err == nil && !t.answered.Load() && t.answered.CompareAndSwap(false, true) {
 		t.in.pool.mu.Lock()
+		t.in.answered = true
 		t.in.pool.prove(t.in)
 		t.in.pool.mu.Unlock()
 	}

@@ -46,6 +46,7 @@ type instance struct {
 	overdue  bool // it should have been ready, and is no capacity
 	lost     bool // the same, and not even counted any more
 	late     bool // the scaler has heard that it was overdue
+	answered bool // its app has answered a request
 	proved   bool // the scaler has heard that it works
 	blamed   bool // the scaler has heard that it failed
 	givenUp  bool // it will get no tunnel any more

@@ -26,6 +26,8 @@ type Lease struct {
 	since    time.Time // when the slot was got
 	waited   time.Duration
 	attempts int
+	seen     int    // attempts that the app may have seen
+	failures int    // those of them whose instances went on
 	sentTo   string // the instance of the last attempt
 	queued   bool
 	body     []byte // what KeepBody was given

@@ -302,22 +302,46 @@ func TestRetries(t *testing.T) {
 	}
 }
 
-func TestRequestIsTriedOnThreeInstancesAtMost(t *testing.T) {
-	set := settings()
-	set.Scale = scale.Config{MaxConcurrent: 1, TargetConcurrent: 1, MinInstances: 5, MaxInstances: 8, IdleTimeout: time.Minute}
-	play(t, set, newFakeLambda(), func(s *scene) {
-		synctest.Wait()
-		for i := range s.lambda.tunnels {
-			s.lambda.tunnel(i).serve(func(*http.Request) (*http.Response, error) {
-				return nil, &tunnel.RoundTripError{Err: tunnel.ErrDraining}
+// A request that nobody answers is not sent to instance after instance, though
+// there are enough: it may be what they fail of.
+func TestInstancesThatOneRequestIsSentTo(t *testing.T) {
+	failed := &tunnel.RoundTripError{Err: &tunnel.AdapterError{Code: tunnel.CodeAppFailed}, Processed: true}
+	for _, tc := range []struct {
+		name   string
+		ended  bool // the app has, which the adapter says
+		method string
+		err    error
+		most   int
+	}{
+		{"refused", false, "GET", &tunnel.RoundTripError{Err: tunnel.ErrDraining}, 10},
+		{"POST refused", false, "POST", &tunnel.RoundTripError{Err: tunnel.ErrDraining}, 10},
+		{"tunnel lost", false, "GET", &tunnel.RoundTripError{Err: tunnel.ErrPeerClosed, Processed: true}, 5},
+		{"app killed", true, "GET", failed, 5},
+		{"failed by instances that go on", false, "GET", failed, 3},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			set := settings()
+			set.Scale = scale.Config{MaxConcurrent: 1, TargetConcurrent: 1, MinInstances: 12, MaxInstances: 20, IdleTimeout: time.Minute}
+			play(t, set, newFakeLambda(), func(s *scene) {
+				synctest.Wait()
+				for i := range s.lambda.tunnels {
+					bad := s.lambda.tunnel(i)
+					bad.serve(func(*http.Request) (*http.Response, error) {
+						if tc.ended {
+							bad.announce()
+							synctest.Wait()
+						}
+						return nil, tc.err
+					})
+				}
+				l := s.lease()
+				defer l.Release()
+				if _, err := l.RoundTrip(request(tc.method, nil)); !errors.Is(err, tc.err) || l.Attempts() != tc.most {
+					s.Errorf("%d attempts, want %d; %v", l.Attempts(), tc.most, err)
+				}
 			})
-		}
-		l := s.lease()
-		defer l.Release()
-		if _, err := l.RoundTrip(request("GET", nil)); err == nil || l.Attempts() != maxAttempts {
-			s.Errorf("%d attempts, error %v", l.Attempts(), err)
-		}
-	})
+		})
+	}
 }
 
 func TestLostTunnelIsReplacedAndGetsNothingMore(t *testing.T) {

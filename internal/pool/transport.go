@@ -14,9 +14,21 @@ import (
 	"github.com/lambda-dispatch/lambda-dispatch/internal/tunnel"
 )
 
-// maxAttempts is how many instances one request is tried on. A request that
-// three instances could not take is not unlucky.
-const maxAttempts = 3
+// How many instances one request is sent to. The bounds are numbers and not
+// times, because it may be the request that is bad for the instances.
+const (
+	// maxAttempts is for all of them together. Those that could not even take
+	// the request have not suffered from it, but get no more requests either.
+	maxAttempts = 10
+	// maxSeen is for those whose app may have seen the request. Where instances
+	// die by the second, one in thirty requests meets the end of one, and of
+	// those one in thirty the next. At 500 requests a second three attempts lose
+	// one a minute, and five lose one a day.
+	maxSeen = 5
+	// maxFailures is for those of them that failed the request and go on. A
+	// request that three such instances could not answer is not unlucky.
+	maxFailures = 3
+)
 
 // KeepBody gives the lease the whole body of its request, so that the request
 // can be sent again even after the body has been sent.
@@ -54,6 +66,7 @@ func (l *Lease) RoundTrip(req *http.Request) (*http.Response, error) {
 			// of a client that is still there.
 			return nil, errors.Join(gone, err)
 		}
+		l.count(err)
 		if !l.mayRetry(req, seen, err) {
 			return nil, err
 		}
@@ -74,13 +87,32 @@ func (l *Lease) RoundTrip(req *http.Request) (*http.Response, error) {
 // body can still be sent from its beginning. No byte of a response has been
 // passed on, or RoundTrip would have returned it.
 func (l *Lease) mayRetry(req *http.Request, body *watchedBody, err error) bool {
-	if l.attempts >= maxAttempts || errors.Is(err, tunnel.ErrBadRequest) || errors.Is(err, tunnel.ErrHeadersTooLarge) {
+	if l.attempts >= maxAttempts || l.seen >= maxSeen || l.failures >= maxFailures {
+		return false
+	}
+	if errors.Is(err, tunnel.ErrBadRequest) || errors.Is(err, tunnel.ErrHeadersTooLarge) {
 		return false // another instance would say the same
 	}
 	if body != nil && body.read.Load() {
 		return false
 	}
 	return unprocessed(err) || idempotent(req.Method)
+}
+
+// count counts a failed attempt, and against the request if that may be to blame.
+func (l *Lease) count(err error) {
+	if unprocessed(err) {
+		return
+	}
+	l.seen++
+	if tunnelLost(err) {
+		return
+	}
+	select {
+	case <-l.in.tunnel.Draining(): // its app has ended, says the adapter
+	default:
+		l.failures++
+	}
 }
 
 // unprocessed reports whether the app has certainly seen nothing of the request.

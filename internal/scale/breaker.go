@@ -22,12 +22,24 @@ const (
 	FailureOverdue
 	// FailureLost is the same after [Scaler.Lost]. It opens the breaker.
 	FailureLost
+	// FailureDied is the end of an instance that had answered requests. It did
+	// start, so it says nothing about starts: it makes them slower, and does not
+	// open the breaker. See [Scaler.Died].
+	FailureDied
 )
 
 // ProvingTime is how long an instance must have been ready to have proved
 // itself without having answered a request. After failures, the next start
 // waits for as long for an instance to prove itself.
 const ProvingTime = 5 * time.Second
+
+// mourning is for how long after the death of an instance that had answered
+// requests they wait for the next attempts although the breaker is open. What
+// killed it may well kill those that start, and be over soon, so that attempts
+// which fail do not tell that the function cannot be started. It is more than
+// the longest backoff and a start, so that one attempt at least has had its
+// outcome, and as long as recovery may take at most.
+const mourning = 15 * time.Second
 
 const (
 	// minBackoff keeps jitter from making a backoff vanish.
@@ -63,6 +75,7 @@ var backoffs = [...]struct{ first, most time.Duration }{
 	FailurePermanent: {5 * time.Second, 10 * time.Second},
 	FailureOverdue:   {500 * time.Millisecond, 2 * time.Second}, // to wait that long was backoff already
 	FailureLost:      {500 * time.Millisecond, 2 * time.Second},
+	FailureDied:      {500 * time.Millisecond, aliveBackoff},
 }
 
 // limiter decides how many of the wanted instances may be started. Three
@@ -74,7 +87,8 @@ var backoffs = [...]struct{ first, most time.Duration }{
 //     what had been started before.
 //   - After some rounds without success the breaker opens: one attempt at a
 //     time, until one succeeds. That an instance became ready is no success
-//     yet: many an app crashes on its first request.
+//     yet: many an app crashes on its first request. That one died which had
+//     answered is no failure to start.
 type limiter struct {
 	rate, burst float64 // tokens per second, at most
 	tokens      float64
@@ -85,10 +99,12 @@ type limiter struct {
 	failedAt time.Time
 	until    time.Time // no start before
 	pause    time.Time // the same, but it does not block requests
+	mourned  time.Time // until then an open breaker blocks no requests
 
 	succeeds  bool // an instance proved itself, ever
 	alive     bool // one did between the last round of failures and the one before
 	overdue   bool // an instance has been since one last became ready
+	deaths    bool // there has been nothing else in this round of failures
 	permanent bool // the last failure was
 	throttled bool // the same
 	probing   bool // the only instance that is starting is an attempt
@@ -177,6 +193,9 @@ func (l *limiter) proved() {
 	l.pause = time.Time{}
 }
 
+// died tells that an instance has ended that had answered requests.
+func (l *limiter) died(now time.Time) { l.mourned = now.Add(mourning) }
+
 // failed tells that an invocation failed. random is in [0,1).
 func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 	if int(kind) >= len(backoffs) {
@@ -189,10 +208,11 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 	}
 	silent := kind == FailureOverdue || kind == FailureLost
 	l.overdue = l.overdue || silent
-	if l.alive && !silent {
+	if (l.alive || kind == FailureDied) && !silent {
 		l.tokens = max(l.tokens-failureCost, -l.rate*mostDebt.Seconds())
 	}
-	worse := kind == FailurePermanent && !l.permanent || kind == FailureLost && !l.open()
+	worse := kind == FailurePermanent && !l.permanent || kind == FailureLost && !l.open() ||
+		l.deaths && kind != FailureDied
 	if sameRound && !worse {
 		l.failedAt = now
 		return
@@ -206,6 +226,7 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 		most = aliveBackoff
 	}
 	switch kind {
+	case FailureDied:
 	case FailurePermanent, FailureLost:
 		l.rounds = max(l.rounds+1, breakerRounds)
 	case FailureOverdue:
@@ -215,7 +236,10 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 	default:
 		l.rounds++
 	}
-	l.permanent, l.throttled = kind == FailurePermanent, kind == FailureThrottled
+	l.deaths = kind == FailureDied
+	if !l.deaths {
+		l.permanent, l.throttled = kind == FailurePermanent, kind == FailureThrottled
+	}
 	limit := most
 	if l.level < 16 {
 		limit = min(most, backoffs[kind].first<<l.level)
@@ -231,6 +255,8 @@ func (l *limiter) failed(kind Failure, now time.Time, random float64) {
 func (l *limiter) blocked(now time.Time) (bool, time.Time) {
 	switch {
 	case !l.open():
+		return false, time.Time{}
+	case now.Before(l.mourned) && !l.permanent: // Lambda itself says the latter
 		return false, time.Time{}
 	case l.probing:
 		return true, l.until

@@ -20,7 +20,7 @@ type hostile struct {
 	proves   float64 // the part of those that prove themselves
 	dies     float64 // the part of those that became ready that die
 	vanishes float64 // the part of the rest that end without a word
-	kinds    [5]float64
+	kinds    [6]float64
 	outcome  time.Duration // the mean time until a start's outcome
 	silence  time.Duration // and what comes before that at least
 	lives    time.Duration // the mean life of one that dies
@@ -52,9 +52,9 @@ func (h hostile) play(d time.Duration) []time.Duration {
 		return now + time.Duration(rnd.ExpFloat64()*float64(mean))
 	}
 	fail := func(at time.Time) {
-		x := rnd.Float64() * (h.kinds[0] + h.kinds[1] + h.kinds[2] + h.kinds[3] + h.kinds[4] + 1e-9)
+		x := rnd.Float64() * (h.kinds[0] + h.kinds[1] + h.kinds[2] + h.kinds[3] + h.kinds[4] + h.kinds[5] + 1e-9)
 		k := FailureOther
-		for x >= h.kinds[k] && k < FailureLost {
+		for x >= h.kinds[k] && k < FailureDied {
 			x -= h.kinds[k]
 			k++
 		}
@@ -139,9 +139,9 @@ func hostileWorld(t *rapid.T) hostile {
 		proves:   part.Draw(t, "proves"),
 		dies:     part.Draw(t, "dies"),
 		vanishes: part.Draw(t, "vanishes"),
-		kinds: [5]float64{
+		kinds: [6]float64{
 			part.Draw(t, "other"), part.Draw(t, "throttled"), part.Draw(t, "permanent"),
-			part.Draw(t, "overdue"), part.Draw(t, "lost"),
+			part.Draw(t, "overdue"), part.Draw(t, "lost"), part.Draw(t, "died"),
 		},
 		outcome:  mean.Draw(t, "outcome"),
 		lives:    mean.Draw(t, "lives"),
@@ -174,6 +174,7 @@ func TestFailingStartsAreFew(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := hostileWorld(t)
 		h.succeeds, h.vanishes = 0, 0
+		h.kinds[FailureDied] = 0 // what never becomes ready has answered nothing
 		if h.kinds[FailureOverdue]+h.kinds[FailureLost] > 0 {
 			h.silence = overdueLeast // nobody says so of a start any sooner
 		}
@@ -201,14 +202,15 @@ func TestFailureFigures(t *testing.T) {
 		h    hostile
 		most int
 	}{
-		{"always crashes after 1 s", hostile{kinds: [5]float64{1}, outcome: time.Second}, 800},
-		{"access denied", hostile{kinds: [5]float64{0, 0, 1}, outcome: 50 * ms, together: true}, 900},
-		{"always throttled", hostile{kinds: [5]float64{0, 1}, outcome: 50 * ms, together: true}, 1600},
-		{"never calls back", hostile{kinds: [5]float64{0, 0, 0, 1}, outcome: 5 * time.Second, together: true}, 800},
-		{"dies 1 s after it is ready", hostile{kinds: [5]float64{1}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 900},
-		{"dies 1 s after it is ready, having answered", hostile{kinds: [5]float64{1}, succeeds: 1, proves: 1, dies: 1, outcome: time.Second, lives: time.Second}, 7000},
-		{"half of the starts fail", hostile{kinds: [5]float64{1}, succeeds: 0.5, proves: 1, outcome: time.Second}, 11000},
-		{"one instance that dies 1 s after it is ready", hostile{cfg: Config{MaxInstances: 1}, kinds: [5]float64{1}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 600},
+		{"always crashes after 1 s", hostile{kinds: [6]float64{1}, outcome: time.Second}, 800},
+		{"access denied", hostile{kinds: [6]float64{0, 0, 1}, outcome: 50 * ms, together: true}, 900},
+		{"always throttled", hostile{kinds: [6]float64{0, 1}, outcome: 50 * ms, together: true}, 1600},
+		{"never calls back", hostile{kinds: [6]float64{0, 0, 0, 1}, outcome: 5 * time.Second, together: true}, 800},
+		{"dies 1 s after it is ready", hostile{kinds: [6]float64{1}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 900},
+		{"dies 1 s after it is ready, having answered", hostile{kinds: [6]float64{1}, succeeds: 1, proves: 1, dies: 1, outcome: time.Second, lives: time.Second}, 7000},
+		{"dies 1 s after it is ready, having answered, and is said to have", hostile{kinds: [6]float64{5: 1}, succeeds: 1, proves: 1, dies: 1, outcome: time.Second, lives: time.Second}, 7000},
+		{"half of the starts fail", hostile{kinds: [6]float64{1}, succeeds: 0.5, proves: 1, outcome: time.Second}, 11000},
+		{"one instance that dies 1 s after it is ready", hostile{cfg: Config{MaxInstances: 1}, kinds: [6]float64{1}, succeeds: 1, dies: 1, outcome: time.Second, lives: time.Second}, 600},
 		{"healthy", hostile{succeeds: 1, proves: 1, outcome: time.Second}, 36100},
 	} {
 		tc.h.jitter = -1
@@ -398,6 +400,7 @@ func TestBackoff(t *testing.T) {
 		FailurePermanent: {5 * time.Second, 10 * time.Second, 10 * time.Second},
 		FailureOverdue:   {500 * ms, time.Second, 2 * time.Second, 2 * time.Second},
 		FailureLost:      {minProbe, minProbe, 2 * time.Second, 2 * time.Second},
+		FailureDied:      {500 * ms, time.Second, 2 * time.Second, 4 * time.Second, aliveBackoff, aliveBackoff},
 		Failure(99):      {500 * ms, time.Second},
 	} {
 		s, now := waiting(nearly), epoch

@@ -194,6 +194,11 @@ func (s *Scaler) Overdue() time.Duration { return s.starts.overdue() }
 // even counted any more, for nothing is known of it. It may still become ready.
 func (s *Scaler) Lost() time.Duration { return s.starts.lost() }
 
+// Died tells that an instance has ended, by nobody's wish, that had answered
+// requests, whether that is a failure or not: for a while after it, Blocked
+// reports true only if Lambda itself refuses to start instances.
+func (s *Scaler) Died(now time.Time) { s.limiter.died(now) }
+
 // Failed tells that an invocation failed, whether its instance had become ready
 // or not, or that one has not called back in time.
 func (s *Scaler) Failed(kind Failure, now time.Time) { s.limiter.failed(kind, now, s.rand()) }
@@ -208,6 +213,10 @@ func (s *Scaler) Desired() int { return s.desired }
 // Blocked reports whether starting instances has failed so often, or so
 // finally, that requests without a ready instance should fail at once. until is
 // when the next attempt is due.
+//
+// It reports false for a while after an instance has died that had answered
+// requests, unless the last failure was permanent: then the function has just
+// been seen to work, and what waits gets the outcome of the next attempts.
 //
 // It reports false again once an instance has become ready; if that one fails
 // before it has proved itself, true. It also reports false from the time until
