@@ -313,6 +313,9 @@ func (b *logBuffer) String() string {
 	return b.buf.String()
 }
 
+// count is how often a text was logged.
+func (b *logBuffer) count(text string) int { return strings.Count(b.String(), text) }
+
 func (b *logBuffer) tail(lines int) string {
 	all := strings.Split(b.String(), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")

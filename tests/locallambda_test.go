@@ -2,12 +2,11 @@ package tests
 
 import (
 	"errors"
+	"net/http"
 	"os/exec"
-	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/lambda"
 	"github.com/aws/aws-sdk-go-v2/service/lambda/types"
 )
@@ -16,18 +15,13 @@ import (
 // order, which startLocalLambda checks.
 func TestLocalLambdaOnItsOwn(t *testing.T) {
 	l := startLocalLambda(t, nil, "--listen", "127.0.0.1:0")
-	client := lambda.New(lambda.Options{
-		Region:           "local",
-		BaseEndpoint:     aws.String(l.endpoint),
-		Credentials:      credentials.NewStaticCredentialsProvider("any", "any", ""),
-		RetryMaxAttempts: 1,
-	})
+	client := l.sdk()
 
-	res, err := client.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("app"), Payload: []byte(`{"Records":[]}`)})
+	res, err := client.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("app"), Payload: urlEvent(http.MethodGet, "/ping", "", nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if aws.ToString(res.FunctionError) == "" || !strings.Contains(string(res.Payload), "dispatch event") {
+	if got := proxyResultOf(t, string(res.Payload)); res.FunctionError != nil || got.Body != "pong" {
 		t.Errorf("a direct event was answered with %s", res.Payload)
 	}
 
