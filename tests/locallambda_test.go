@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -34,12 +35,7 @@ func TestLocalLambdaOnItsOwn(t *testing.T) {
 // An app whose adapter is an extension, invoked with a stream.
 func TestLocalLambdaStreams(t *testing.T) {
 	l := startLocalLambda(t, nil, "--listen", "127.0.0.1:0", "--no-adapter", "--extension", adapterBin, "--max-concurrency", "4")
-	client := lambda.New(lambda.Options{
-		Region:           "local",
-		BaseEndpoint:     aws.String(l.endpoint),
-		Credentials:      credentials.NewStaticCredentialsProvider("any", "any", ""),
-		RetryMaxAttempts: 1,
-	})
+	client := l.sdk()
 	res, err := client.InvokeWithResponseStream(t.Context(), &lambda.InvokeWithResponseStreamInput{
 		FunctionName: aws.String("app"), Payload: []byte(`{"Records":[]}`), LogType: types.LogTypeTail,
 	})
