@@ -101,6 +101,7 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 		log:         p.log,
 		environment: p.env["AWS_LAMBDA_LOG_STREAM_NAME"],
 		version:     p.env["AWS_LAMBDA_FUNCTION_VERSION"],
+		zone:        zone{endpoint: p.env[lambdaapi.MetadataVariable], token: p.env[lambdaapi.MetadataTokenVariable]},
 	}}}
 	return l.run(ctx)
 }

@@ -54,6 +54,8 @@ type instance struct {
 	deadline time.Time
 	requests uint64
 	why      string // it left the state ready
+	zone     Zone   // how its zone and the router's relate
+	meter    tunnel.Metered
 }
 
 // start invokes the function for one more instance. Callers hold p.mu.
@@ -91,6 +93,7 @@ func (in *instance) ready(t tunnel.Tunnel) {
 	in.tunnel = &provingTunnel{Tunnel: t, in: in}
 	in.readyAt = now
 	in.deadline = said.Deadline
+	in.zone, in.meter = relate(p.set.Zone, said.Zone), meterOf(t)
 	in.state = StateReady
 	p.scaler.Started(took, now)
 	p.lastFailure, p.lastReady = nil, now
@@ -107,6 +110,7 @@ func (in *instance) ready(t tunnel.Tunnel) {
 		zap.String("instance", in.id),
 		zap.Duration("start", took),
 		zap.String("environment", said.Environment),
+		zap.String("zone", said.Zone),
 		zap.Time("deadline", said.Deadline))
 	p.wake()
 }

@@ -222,6 +222,7 @@ func (in *instance) close(out *outcome) {
 	p.mu.Lock()
 	in.state = StateClosed
 	delete(p.instances, in)
+	p.traffic.add(in)
 	fields = append(fields,
 		zap.String("result", name),
 		zap.String("reason", in.why),
