@@ -15,6 +15,7 @@ import (
 type instance struct {
 	pool      *Pool
 	id        string
+	router    string // the address that it was told
 	startedAt time.Time
 
 	// idle receives when a draining instance has no request left.
@@ -65,6 +66,7 @@ func (p *Pool) start(now time.Time) {
 	in := &instance{
 		pool:      p,
 		id:        ev.Instance,
+		router:    ev.Router,
 		startedAt: now,
 		idle:      make(chan struct{}, 1),
 		unwanted:  make(chan struct{}),
@@ -95,6 +97,7 @@ func (in *instance) ready(t tunnel.Tunnel) {
 	in.deadline = said.Deadline
 	in.zone, in.meter = relate(p.set.Zone, said.Zone), meterOf(t)
 	in.state = StateReady
+	p.adviseTimeout(in, now)
 	p.scaler.Started(took, now)
 	p.lastFailure, p.lastReady = nil, now
 	if f := p.fleet(); f.Ready-f.Expiring > p.set.Scale.MaxInstances && p.set.Scale.MaxInstances > 0 {

@@ -76,6 +76,7 @@ type Pool struct {
 	instances map[*instance]struct{}
 	// lastFailure is why starting instances fails; nil once one has become ready.
 	lastFailure error
+	hints       hints
 	// lastReady is when an instance last became ready.
 	lastReady time.Time
 	// unserved is how many requests were refused since the last decision.
