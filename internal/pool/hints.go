@@ -97,7 +97,8 @@ func (in *instance) hint(cause error) string {
 		return fmt.Sprintf("what environments reach at %s is not this router: see that advertise in callback leads to this process alone, "+
 			"and that nothing in between ends TLS", in.router)
 	case invoke.ReasonAppUnavailable:
-		return "the app does not serve: see what it printed to the function's log group, and that it listens on the port that LAMBDA_DISPATCH_PORT or PORT says"
+		return "the app does not serve, or not before the function's timeout: see what it printed to the function's log group, " +
+			"that it listens on the port that LAMBDA_DISPATCH_PORT or PORT says, and that the timeout is longer than its start (900 s is best)"
 	case invoke.ReasonBadEvent:
 		return "adapter and router do not understand each other: give the function the adapter of the router's version"
 	default:
