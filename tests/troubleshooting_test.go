@@ -14,14 +14,15 @@ func TestTroubleshootingQuotesTheLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hints := ""
+	var code strings.Builder
 	for _, file := range []string{"internal/invoke/awslambda/hints.go", "internal/pool/hints.go"} {
 		src, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			t.Fatal(err)
 		}
-		hints += string(src)
+		code.Write(src)
 	}
+	hints := code.String()
 	_, table, _ := strings.Cut(string(doc), "| The hint begins with")
 	table, _, _ = strings.Cut(table, "\n\n")
 	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1)

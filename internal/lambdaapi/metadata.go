@@ -13,7 +13,7 @@ import (
 // told. Where Lambda does not have it, they are not set.
 const (
 	MetadataVariable      = "AWS_LAMBDA_METADATA_API"
-	MetadataTokenVariable = "AWS_LAMBDA_METADATA_TOKEN"
+	MetadataTokenVariable = "AWS_LAMBDA_METADATA_TOKEN" //nolint:gosec // a name
 )
 
 const metadataPath = "/2026-01-15/metadata/execution-environment"

@@ -64,8 +64,7 @@ func (p *Pool) advise(in *instance, cause error, now time.Time) {
 		return
 	}
 	level := zap.ErrorLevel
-	switch invoke.KindOf(cause) {
-	case invoke.KindThrottled, invoke.KindService:
+	if kind := invoke.KindOf(cause); kind == invoke.KindThrottled || kind == invoke.KindService {
 		level = zap.WarnLevel // it passes, most of the time
 	}
 	p.log.Log(level, "invocations fail",
