@@ -59,6 +59,7 @@ var ownSubdirectives = []string{
 //	    callback {
 //	        listen    <address>
 //	        advertise <host[:port]|auto>
+//	        zone      <zone ID|name=ID...|auto|off>
 //	        tls       <off|auto|cert_file key_file>
 //	    }
 //	    invoker aws {
@@ -167,7 +168,7 @@ func (h *Handler) checkTogether() error {
 	if err := conf.validate(); err != nil {
 		return err
 	}
-	if c := conf.Callback; c != nil && !strings.Contains(c.Listen+c.Advertise, "{") { // placeholders are not known here
+	if c := conf.Callback; c != nil && !strings.Contains(c.Listen+c.Advertise+c.Zone, "{") { // placeholders are not known here
 		callback := *c
 		if err := callback.provision(false); err != nil {
 			return err
@@ -210,15 +211,27 @@ func (h *Handler) unmarshalCallback(d *caddyfile.Dispenser) error {
 			err = oneArg(d, &h.Callback.Listen)
 		case "advertise":
 			err = oneArg(d, &h.Callback.Advertise)
+		case "zone":
+			err = h.Callback.unmarshalZone(d)
 		case "tls":
 			err = h.Callback.unmarshalTLS(d)
 		default:
-			err = unknown(d, "callback", []string{"advertise", "listen", "tls"})
+			err = unknown(d, "callback", []string{"advertise", "listen", "tls", "zone"})
 		}
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// unmarshalZone reads one zone, or a line of name=ID for each zone.
+func (c *CallbackConfig) unmarshalZone(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return d.ArgErr()
+	}
+	c.Zone = strings.Join(args, ",")
 	return nil
 }
 

@@ -60,6 +60,10 @@ func TestCaddyfileBecomesJSON(t *testing.T) {
 			`{"function":"shop","callback":{"listen":":9000","advertise":"10.0.0.7","tls":{"off":true}}}`,
 		},
 		{
+			"zones", "lambda_dispatch shop {\n callback {\n zone eu-central-1a=euc1-az2 eu-central-1b=euc1-az3\n }\n}",
+			`{"function":"shop","callback":{"zone":"eu-central-1a=euc1-az2,eu-central-1b=euc1-az3"}}`,
+		},
+		{
 			"callback with a certificate", "lambda_dispatch shop {\n callback {\n tls c.pem k.pem\n }\n}",
 			`{"function":"shop","callback":{"tls":{"certificate":"c.pem","key":"k.pem"}}}`,
 		},
@@ -137,7 +141,7 @@ func TestWrongCaddyfile(t *testing.T) {
 		{"negative duration", "lambda_dispatch a {\nqueue_timeout -3s\n}", ":3", "must be a duration above zero such as 30s or 5m, or off"},
 		{"target above maximum", "lambda_dispatch a {\nmax_concurrent 2\ntarget_concurrent 3\n}", ":5", "target_concurrent is 3, must be between 1 and max_concurrent, which is 2"},
 		{"minimum above maximum", "lambda_dispatch a {\nmin_instances 5\nmax_instances 3\n}", ":5", "max_instances is 3, must be at least 1 and at least min_instances, which is 5"},
-		{"unknown in callback", "lambda_dispatch a {\ncallback {\nport 3\n}\n}", ":4", "unrecognized subdirective 'port' of callback, must be one of: advertise, listen, tls"},
+		{"unknown in callback", "lambda_dispatch a {\ncallback {\nport 3\n}\n}", ":4", "unrecognized subdirective 'port' of callback, must be one of: advertise, listen, tls, zone"},
 		{"bad tls", "lambda_dispatch a {\ncallback {\ntls on\n}\n}", ":4", "bad tls value 'on': must be off, auto, or a certificate file and a key file"},
 		{"callback with argument", "lambda_dispatch a {\ncallback :80\n}", ":3", "unexpected argument ':80': callback takes a block"},
 		{"unknown invoker", "lambda_dispatch a {\ninvoker azure\n}", ":3", "unrecognized invoker 'azure', must be one of: aws, local"},
@@ -150,6 +154,8 @@ func TestWrongCaddyfile(t *testing.T) {
 		{"function timeout above Lambda's", "lambda_dispatch a {\ninvoker local {\ntimeout 20m\n}\n}", ":6", "timeout is 20m0s, must be between 1s and 15m"},
 		{"listen on two ports", "lambda_dispatch a {\ncallback {\nlisten :1-2\n}\n}", ":6", "must be one TCP address"},
 		{"advertise too much", "lambda_dispatch a {\ncallback {\nadvertise a:b:c\n}\n}", ":6", "must be auto, a host, or host:port"},
+		{"a zone's name", "lambda_dispatch a {\ncallback {\nzone eu-central-1a\n}\n}", ":6", "give its ID, such as euc1-az2"},
+		{"no zone", "lambda_dispatch a {\ncallback {\nzone\n}\n}", ":4", "wrong argument count"},
 		{"advertise a port that is none", "lambda_dispatch a {\ncallback {\nadvertise host:99999\n}\n}", ":6", "a port from 1 to 65535"},
 		{"chosen per request, but nothing allowed", "lambda_dispatch a-{labels.1}", ":2", "function a-{http.request.host.labels.1} is chosen per request: allow_functions must list the functions that it may be, such as preview-*"},
 		{"allowed, but not chosen per request", "lambda_dispatch a {\nallow_functions b\n}", ":4", "allow_functions has no effect: function a holds no placeholder that a request replaces, such as preview-{labels.2}"},
@@ -190,7 +196,7 @@ func TestExampleIsCompleteAndWellFormed(t *testing.T) {
 	for _, w := range warnings {
 		t.Errorf("warning: %v", w)
 	}
-	known := append([]string{"listen", "advertise", "tls", "region", "endpoint", "command", "dir", "adapter", "env",
+	known := append([]string{"listen", "advertise", "zone", "tls", "region", "endpoint", "command", "dir", "adapter", "env",
 		"port", "cold_start", "timeout", "memory", "max_environments", "warm_for"}, ownSubdirectives...)
 	for _, name := range append(known, proxySubdirectives...) {
 		if !strings.Contains(string(src), name) {

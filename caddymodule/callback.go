@@ -25,6 +25,8 @@ const (
 	localCallbackListen = "127.0.0.1:0"
 
 	advertiseAuto = "auto"
+	zoneAuto      = "auto"
+	zoneOff       = "off"
 )
 
 // CallbackConfig is the listener that instances connect back to, the second
@@ -34,10 +36,19 @@ type CallbackConfig struct {
 	// one. Default: `:7443`; with the local Lambda a free port of 127.0.0.1.
 	Listen string `json:"listen,omitempty"`
 
-	// What the environments dial to get here: a host, `host:port`, or `auto`,
-	// which takes the host of `listen` or else this machine's first private
-	// address. Without a port it is the one of `listen`. Default: `auto`.
+	// What the environments dial to get here: a host, `host:port`, or `auto`.
+	// That is the host of `listen`, or else the first of: `POD_IPS` or `POD_IP`
+	// (Kubernetes), the network interface of the ECS task, the address of the
+	// EC2 instance, and this machine's first private address. Without a port it
+	// is the one of `listen`. Default: `auto`.
 	Advertise string `json:"advertise,omitempty"`
+
+	// Which availability zone this router is in, so that `tunnel_bytes_total`
+	// can tell what crosses zones: a zone ID such as `euc1-az2`; or `auto`, as
+	// EC2 says; or what the names of zones mean in this account, such as
+	// `eu-central-1a=euc1-az2,eu-central-1b=euc1-az3`, because ECS says names
+	// only; or `off`. Default: `auto`.
+	Zone string `json:"zone,omitempty"`
 
 	// How the tunnel is encrypted. Default: TLS 1.3 with a key pair that the
 	// router makes for itself and whose hash travels in the invocation, so
@@ -64,6 +75,7 @@ func (c *CallbackConfig) provision(local bool) error {
 	repl := caddy.NewReplacer()
 	c.Listen = repl.ReplaceAll(c.Listen, "")
 	c.Advertise = repl.ReplaceAll(c.Advertise, "")
+	c.Zone = repl.ReplaceAll(c.Zone, "")
 	if c.Listen == "" {
 		c.Listen = defaultCallbackListen
 		if local {
@@ -73,6 +85,9 @@ func (c *CallbackConfig) provision(local bool) error {
 	if c.Advertise == "" {
 		c.Advertise = advertiseAuto
 	}
+	if c.Zone == "" {
+		c.Zone = zoneAuto
+	}
 	if c.TLS == nil {
 		c.TLS = new(CallbackTLS)
 	}
@@ -80,6 +95,9 @@ func (c *CallbackConfig) provision(local bool) error {
 		return err
 	}
 	if err := checkAdvertise(c.Advertise); err != nil {
+		return err
+	}
+	if _, err := parseZone(c.Zone); err != nil {
 		return err
 	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
@@ -132,6 +150,9 @@ type callbackListener struct {
 	// rejects writes a few lines a second of each kind, because whoever can
 	// reach the port decides how many there are. The metric counts them all.
 	rejects *zap.Logger
+
+	mu   sync.Mutex // guards told
+	told place      // what was logged last
 }
 
 // rejectLines is how many rejected callbacks are logged in a second.
@@ -144,10 +165,10 @@ var callbackListeners = caddy.NewUsagePool()
 // back to. It keeps the listener for as long as the configuration is in use,
 // or an instance that was told to come this way has not come.
 type callback struct {
-	listener  *callbackListener
-	address   string // the listener's key in callbackListeners
-	identity  *tunnel.Identity
-	advertise string
+	listener *callbackListener
+	address  string // the listener's key in callbackListeners
+	identity *tunnel.Identity
+	place    place
 
 	mu    sync.Mutex // guards users
 	users int
@@ -155,7 +176,7 @@ type callback struct {
 
 // listenCallback returns the way back for a configuration, with its listener
 // bound and served. Its first user is the caller, who must release it.
-func listenCallback(c *CallbackConfig, local bool, log *zap.Logger) (*callback, error) {
+func listenCallback(ctx context.Context, c *CallbackConfig, local bool, log *zap.Logger) (*callback, error) {
 	address, err := c.address()
 	if err != nil {
 		return nil, err
@@ -169,12 +190,13 @@ func listenCallback(c *CallbackConfig, local bool, log *zap.Logger) (*callback, 
 	cb := &callback{listener: v.(*callbackListener), address: address, users: 1}
 	// A file is read each time: the certificate in it may have been renewed.
 	if cb.identity, err = c.TLS.identity(cb.listener.made); err == nil {
-		cb.advertise, err = advertised(c, cb.listener.Addr(), local)
+		cb.place, err = locate(ctx, &here, c, cb.listener.Addr(), local)
 	}
 	if err != nil {
 		cb.release()
 		return nil, err
 	}
+	cb.listener.tell(cb.place)
 	return cb, nil
 }
 
@@ -192,10 +214,14 @@ func (c *callback) Expect(id string, secret []byte, accept func(tunnel.Tunnel)) 
 }
 
 // Advertise implements pool.Callback.
-func (c *callback) Advertise() string { return c.advertise }
+func (c *callback) Advertise() string { return c.place.address }
 
 // Pin implements pool.Callback.
 func (c *callback) Pin() string { return c.identity.Pin() }
+
+// Zone returns the ID of the availability zone that the listener is in, "" if
+// it is not known.
+func (c *callback) Zone() string { return c.place.zoneID }
 
 // release is called once by each user. After the last one the listener is let
 // go.
@@ -269,56 +295,4 @@ func (l *callbackListener) Destruct() error {
 	<-l.served
 	l.log.Info("callback listener closed", zap.Stringer("address", l.Addr()))
 	return err
-}
-
-// advertised returns the host:port that environments dial.
-func advertised(conf *CallbackConfig, bound net.Addr, local bool) (string, error) {
-	host, portOfListener, err := net.SplitHostPort(bound.String())
-	if err != nil {
-		return "", err
-	}
-	if conf.Advertise != advertiseAuto {
-		if h, port, err := net.SplitHostPort(conf.Advertise); err == nil {
-			return net.JoinHostPort(h, port), nil
-		}
-		return net.JoinHostPort(strings.Trim(conf.Advertise, "[]"), portOfListener), nil
-	}
-	ip := net.ParseIP(host)
-	switch {
-	case ip != nil && !ip.IsUnspecified():
-		return net.JoinHostPort(host, portOfListener), nil
-	case local:
-		return net.JoinHostPort("127.0.0.1", portOfListener), nil
-	}
-	own, err := privateAddress()
-	if err != nil {
-		return "", err
-	}
-	return net.JoinHostPort(own, portOfListener), nil
-}
-
-// privateAddress returns the machine's first private IP address, IPv4 before
-// IPv6. On Fargate that is the task's network interface.
-func privateAddress() (string, error) {
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return "", fmt.Errorf("callback advertise auto: %w", err)
-	}
-	var v6 string
-	for _, a := range addrs {
-		n, ok := a.(*net.IPNet)
-		if !ok || !n.IP.IsPrivate() {
-			continue
-		}
-		if n.IP.To4() != nil {
-			return n.IP.String(), nil
-		}
-		if v6 == "" {
-			v6 = n.IP.String()
-		}
-	}
-	if v6 == "" {
-		return "", errors.New("callback advertise auto: this machine has no private address; name the host that environments can dial")
-	}
-	return v6, nil
 }

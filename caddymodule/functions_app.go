@@ -84,7 +84,7 @@ func (a *App) adoptRequested() error {
 // startPools lets the pools of a handler be used.
 func (a *App) startPools(d *requestedPools) (err error) {
 	local := d.conf.Invoker.Local != nil
-	if d.callback, err = listenCallback(d.conf.Callback, local, a.logger); err != nil {
+	if d.callback, err = listenCallback(a.ctx, d.conf.Callback, local, a.logger); err != nil {
 		return err
 	}
 	if !local {
@@ -124,7 +124,7 @@ func (c *callback) retain() *callback {
 func (s *sharedPool) claimRequested(ctx context.Context, p *requestedPool) (_ *claim, err error) {
 	conf := p.of.conf
 	c := &claim{callback: p.of.callback.retain(), requested: true, settings: conf.settings()}
-	c.settings.Callback = c.callback
+	c.settings.Callback, c.settings.Zone = c.callback, c.callback.Zone()
 	if conf.Invoker.Local != nil {
 		err = s.prepare(ctx, conf, c)
 	} else {

@@ -191,6 +191,11 @@ var (
 	freeSlots        = gaugeDesc("free_slots", "Slots of ready instances that are free.", "pool")
 	instances        = gaugeDesc("instances", "Instances, by state.", "pool", "state")
 	desiredInstances = gaugeDesc("desired_instances", "Instances that the scaler wants.", "pool")
+
+	// The pool counts these, because only it knows both ends. They begin at 0
+	// again with the next pool of the function.
+	tunnelBytes = gaugeDesc("tunnel_bytes_total", "Bytes that crossed tunnels, without TLS and TCP: in from instances, "+
+		"out to them; in the same availability zone or from one to another.", "pool", "direction", "zone")
 )
 
 func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -198,7 +203,7 @@ func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueDepth, oldestWait, inFlight, freeSlots, instances, desiredInstances} {
+	for _, d := range []*prometheus.Desc{queueDepth, oldestWait, inFlight, freeSlots, instances, desiredInstances, tunnelBytes} {
 		ch <- d
 	}
 }
@@ -207,12 +212,19 @@ func (gauges) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+	}
 	for _, s := range snapshots() {
 		gauge(queueDepth, float64(s.Queued), s.Name)
 		gauge(oldestWait, s.OldestWait.Seconds(), s.Name)
 		gauge(inFlight, float64(s.InFlight), s.Name)
 		gauge(freeSlots, float64(s.FreeSlots), s.Name)
 		gauge(desiredInstances, float64(s.Desired), s.Name)
+		for _, t := range s.Traffic {
+			counter(tunnelBytes, float64(t.In), s.Name, "in", string(t.Zone))
+			counter(tunnelBytes, float64(t.Out), s.Name, "out", string(t.Zone))
+		}
 		states := make(map[string]int)
 		for _, in := range s.Instances {
 			states[in.State]++

@@ -119,12 +119,12 @@ func loadPool(function string, log *zap.Logger) (*sharedPool, error) {
 // pool that no other configuration uses gets the settings at once, but for
 // min_instances: nobody may pay for a configuration that fails.
 func (s *sharedPool) stage(ctx context.Context, conf PoolConfig) (*claim, error) {
-	cb, err := listenCallback(conf.Callback, conf.Invoker.Local != nil, s.log)
+	cb, err := listenCallback(ctx, conf.Callback, conf.Invoker.Local != nil, s.log)
 	if err != nil {
 		return nil, err
 	}
 	c := &claim{settings: conf.settings(), callback: cb}
-	c.settings.Callback = cb
+	c.settings.Callback, c.settings.Zone = cb, cb.Zone()
 	if err := s.prepare(ctx, conf, c); err != nil {
 		cb.release()
 		return nil, err

@@ -8,11 +8,15 @@ import (
 	"testing"
 )
 
-// docs/reliability.md names only tests that exist.
+// docs/reliability.md and docs/troubleshooting.md name only tests that exist.
 func TestReliabilityNamesRealTests(t *testing.T) {
-	src, err := os.ReadFile(filepath.Join(root, "docs", "reliability.md"))
-	if err != nil {
-		t.Fatal(err)
+	var src []byte
+	for _, doc := range []string{"reliability.md", "troubleshooting.md"} {
+		text, err := os.ReadFile(filepath.Join(root, "docs", doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		src = append(src, text...)
 	}
 	cmd := exec.Command("git", "grep", "--untracked", "-hoE", `^func (Test|Fuzz)[A-Za-z0-9_]+`, "--", "*_test.go")
 	cmd.Dir = root

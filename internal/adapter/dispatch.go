@@ -51,6 +51,7 @@ type dispatcher struct {
 	log         *slog.Logger
 	environment string
 	version     string // of the function
+	zone        *zone
 }
 
 // handle implements eventHandler. Everything that goes wrong is a reason in
@@ -171,6 +172,7 @@ func (d *dispatcher) dial(ctx context.Context, ev invoke.Event, end times, reque
 				FunctionVersion: d.version,
 				Environment:     d.environment,
 				Adapter:         Version(),
+				Zone:            d.zone.find(ctx, d.log),
 			},
 		})
 		if err == nil || !errors.Is(err, tunnel.ErrUnreachable) || time.Now().Add(pause).After(giveUp) {

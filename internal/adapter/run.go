@@ -71,6 +71,7 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 // serve takes invocations, as many at once as Lambda wants to have open.
 func (p *process) serve(ctx context.Context, proxy appproxy.App, ready *readiness, suspect <-chan struct{}) error {
 	direct := p.newDirectHandler(proxy, ready)
+	here := &zone{endpoint: p.env[lambdaapi.MetadataVariable], token: p.env[lambdaapi.MetadataTokenVariable]}
 	loops := make([]*loop, maxConcurrency(p.env))
 	for i := range loops {
 		loops[i] = &loop{api: p.api, log: p.log, end: p.beyondRepair, events: events{
@@ -85,6 +86,7 @@ func (p *process) serve(ctx context.Context, proxy appproxy.App, ready *readines
 				log:         p.log,
 				environment: p.env["AWS_LAMBDA_LOG_STREAM_NAME"],
 				version:     p.env["AWS_LAMBDA_FUNCTION_VERSION"],
+				zone:        here,
 			},
 			direct: direct,
 		}}

@@ -73,6 +73,9 @@ type Error struct {
 	Code string
 	// Message is one line for people.
 	Message string
+	// Hint is what somebody has to change so that it does not happen again, in
+	// one line for people. Empty if that is not known.
+	Hint string
 	// Err is the cause, if there is one.
 	Err error
 }

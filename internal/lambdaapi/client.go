@@ -1,7 +1,7 @@
-// Package lambdaapi is a client of the two HTTP APIs that AWS Lambda offers
-// inside an execution environment: the Runtime API, which hands out
-// invocations, and the Extensions API, which announces the end of the
-// environment. It knows what is on the wire and nothing else: it decides
+// Package lambdaapi is a client of the HTTP APIs that AWS Lambda offers inside
+// an execution environment: the Runtime API, which hands out invocations, the
+// Extensions API, which announces the end of the environment, and the metadata
+// endpoint, which says where it is. It knows what is on the wire and nothing else: it decides
 // nothing, retries nothing and logs nothing, and it must not import the
 // AWS SDK.
 //

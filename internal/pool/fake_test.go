@@ -28,6 +28,7 @@ type fakeLambda struct {
 	fail      error         // of every invocation while it is set
 	mute      bool          // environments never call back
 	deaf      bool          // invocations do not end with their tunnels
+	zone      string        // of the next environments
 
 	mu      sync.Mutex
 	accept  map[string]func(tunnel.Tunnel)
@@ -56,7 +57,7 @@ func (f *fakeLambda) Expect(id string, _ []byte, accept func(tunnel.Tunnel)) fun
 func (f *fakeLambda) Invoke(ctx context.Context, ev invoke.Event) (invoke.Result, error) {
 	f.mu.Lock()
 	f.invoked++
-	fail, mute, deaf, started := f.fail, f.mute, f.deaf, time.Now()
+	fail, mute, deaf, zone, started := f.fail, f.mute, f.deaf, f.zone, time.Now()
 	f.mu.Unlock()
 	if fail != nil {
 		return invoke.Result{}, fail
@@ -77,7 +78,7 @@ func (f *fakeLambda) Invoke(ctx context.Context, ev invoke.Event) (invoke.Result
 		return res, nil
 	}
 	t := &fakeTunnel{
-		ready: tunnel.Ready{MaxConcurrent: ev.MaxConcurrent, Deadline: started.Add(f.timeout), Environment: "env"},
+		ready: tunnel.Ready{MaxConcurrent: ev.MaxConcurrent, Deadline: started.Add(f.timeout), Environment: "env", Zone: zone},
 		drain: make(chan struct{}), done: make(chan struct{}),
 		lost: make(chan error, 1),
 	}
@@ -137,6 +138,7 @@ type fakeTunnel struct {
 	done     chan struct{}
 	finished bool
 	requests int
+	in, out  uint64
 }
 
 func (t *fakeTunnel) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -164,6 +166,20 @@ func (t *fakeTunnel) Slots() int                { return t.ready.MaxConcurrent }
 func (t *fakeTunnel) Drain(string)              { _ = t.Close() }
 func (t *fakeTunnel) Draining() <-chan struct{} { return t.drain }
 func (t *fakeTunnel) Done() <-chan struct{}     { return t.done }
+
+func (t *fakeTunnel) Bytes() (in, out uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.in, t.out
+}
+
+// carry makes the tunnel have carried so much more.
+func (t *fakeTunnel) carry(in, out uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.in += in
+	t.out += out
+}
 
 func (t *fakeTunnel) Err() error {
 	if t.closed() {

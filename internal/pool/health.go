@@ -78,6 +78,7 @@ func (p *Pool) blameSilence(in *instance, kind scale.Failure, now time.Time) {
 	}
 	if kind == scale.FailureLost {
 		p.lastFailure = errNoCallBack
+		p.advise(in, errNoCallBack, now)
 	}
 	p.scaler.Failed(kind, now)
 	p.scaler.Starting(p.fleet().Starting)

@@ -15,6 +15,7 @@ import (
 type instance struct {
 	pool      *Pool
 	id        string
+	router    string // the address that it was told
 	startedAt time.Time
 
 	// idle receives when a draining instance has no request left.
@@ -55,6 +56,8 @@ type instance struct {
 	deadline time.Time
 	requests uint64
 	why      string // it left the state ready
+	zone     Zone   // how its zone and the router's relate
+	meter    tunnel.Metered
 }
 
 // start invokes the function for one more instance. Callers hold p.mu.
@@ -64,6 +67,7 @@ func (p *Pool) start(now time.Time) {
 	in := &instance{
 		pool:      p,
 		id:        ev.Instance,
+		router:    ev.Router,
 		startedAt: now,
 		idle:      make(chan struct{}, 1),
 		unwanted:  make(chan struct{}),
@@ -92,7 +96,9 @@ func (in *instance) ready(t tunnel.Tunnel) {
 	in.tunnel = &provingTunnel{Tunnel: t, in: in}
 	in.readyAt = now
 	in.deadline = said.Deadline
+	in.zone, in.meter = relate(p.set.Zone, said.Zone), meterOf(t)
 	in.state = StateReady
+	p.adviseTimeout(in, now)
 	p.scaler.Started(took, now)
 	p.lastFailure, p.lastReady = nil, now
 	if f := p.fleet(); f.Ready-f.Expiring > p.set.Scale.MaxInstances && p.set.Scale.MaxInstances > 0 {
@@ -108,6 +114,7 @@ func (in *instance) ready(t tunnel.Tunnel) {
 		zap.String("instance", in.id),
 		zap.Duration("start", took),
 		zap.String("environment", said.Environment),
+		zap.String("zone", said.Zone),
 		zap.Time("deadline", said.Deadline))
 	p.wake()
 }

@@ -222,6 +222,10 @@ func (in *instance) close(out *outcome) {
 	p.mu.Lock()
 	in.state = StateClosed
 	delete(p.instances, in)
+	p.traffic.add(in)
+	if cause != nil {
+		p.advise(in, cause, time.Now())
+	}
 	fields = append(fields,
 		zap.String("result", name),
 		zap.String("reason", in.why),

@@ -46,6 +46,9 @@ type Settings struct {
 	Invoker invoke.Invoker
 	// Callback is where they dial back to.
 	Callback Callback
+	// Zone is the ID of the availability zone that Callback is in. Empty means
+	// that it is not known.
+	Zone string
 }
 
 // Pool holds all instances, the queue and the scaler of one function.
@@ -73,11 +76,14 @@ type Pool struct {
 	instances map[*instance]struct{}
 	// lastFailure is why starting instances fails; nil once one has become ready.
 	lastFailure error
+	hints       hints
 	// lastReady is when an instance last became ready.
 	lastReady time.Time
 	// unserved is how many requests were refused since the last decision.
 	unserved int
-	phase    phase
+	// traffic is what has crossed the tunnels of instances that are closed.
+	traffic zoneTraffic
+	phase   phase
 	// settled is closed when, in phase closing, no request is left.
 	settled chan struct{}
 }

@@ -19,6 +19,9 @@ type Snapshot struct {
 	FreeSlots int `json:"free_slots"`
 	// Desired is how many instances the scaler wants.
 	Desired int `json:"desired_instances"`
+	// Traffic is what has crossed tunnels in the pool's life, by how the zones
+	// of their ends relate. It has an entry for each of Zones, in their order.
+	Traffic []Traffic `json:"traffic"`
 	// Instances are all that are not closed, the oldest first.
 	Instances []InstanceSnapshot `json:"instances"`
 }
@@ -28,6 +31,7 @@ type InstanceSnapshot struct {
 	ID          string     `json:"id"`
 	State       string     `json:"state"`
 	Environment string     `json:"environment,omitempty"`
+	Zone        string     `json:"zone,omitempty"` // the ID of its availability zone
 	InFlight    int        `json:"in_flight"`
 	Requests    uint64     `json:"requests"`
 	StartedAt   time.Time  `json:"started_at"`
@@ -53,7 +57,9 @@ func (p *Pool) Snapshot() Snapshot {
 	if p.scaler != nil {
 		s.Desired = p.scaler.Desired()
 	}
+	traffic := p.traffic
 	for in := range p.instances {
+		traffic.add(in)
 		is := InstanceSnapshot{
 			ID:        in.id,
 			State:     in.state.String(),
@@ -64,11 +70,12 @@ func (p *Pool) Snapshot() Snapshot {
 		}
 		if in.tunnel != nil {
 			ready, deadline := in.readyAt, in.deadline
-			is.Environment = in.tunnel.Ready().Environment
+			is.Environment, is.Zone = in.tunnel.Ready().Environment, in.tunnel.Ready().Zone
 			is.ReadyAt, is.Deadline = &ready, &deadline
 		}
 		s.Instances = append(s.Instances, is)
 	}
+	s.Traffic = traffic.list()
 	slices.SortFunc(s.Instances, func(a, b InstanceSnapshot) int {
 		return cmp.Or(a.StartedAt.Compare(b.StartedAt), cmp.Compare(a.ID, b.ID))
 	})

@@ -28,6 +28,8 @@ type conn struct {
 	lastRead atomic.Int64  // when bytes last came, as time since start
 	start    time.Time
 
+	in, out atomic.Uint64 // bytes, counted where there is a guard
+
 	once   sync.Once
 	closed chan struct{} // closed after err is set
 	err    error
@@ -68,6 +70,7 @@ func (c *conn) Read(p []byte) (int, error) {
 		now := time.Since(c.start)
 		c.lastRead.Store(int64(now))
 		if c.guard != nil {
+			c.in.Add(uint64(n))
 			if err := c.guard.look(p[:n], now); err != nil {
 				c.closeWith(errors.Join(ErrProtocol, err))
 				return 0, err
@@ -96,6 +99,7 @@ func (c *conn) rest(d time.Duration) {
 func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if c.guard != nil {
+		c.out.Add(uint64(max(n, 0)))
 		c.guard.wrote(n)
 	}
 	if err != nil && n < len(p) {

@@ -20,6 +20,9 @@ type Ready struct {
 	// FunctionVersion, Environment and Adapter name the function's version,
 	// the execution environment and the adapter's version, for people.
 	FunctionVersion, Environment, Adapter string
+	// Zone is the ID of the availability zone that the execution environment is
+	// in, such as "euc1-az2". Empty if it is not known.
+	Zone string
 }
 
 // Stats is what an instance reports about itself when it likes to.
@@ -50,6 +53,7 @@ type control struct {
 	FunctionVersion string `json:"function_version,omitempty"`
 	Environment     string `json:"environment,omitempty"`
 	Adapter         string `json:"adapter,omitempty"`
+	Zone            string `json:"zone,omitempty"`
 
 	InFlight int    `json:"in_flight,omitempty"`
 	Requests uint64 `json:"requests,omitempty"`
@@ -58,6 +62,9 @@ type control struct {
 // maxText bounds each text of a control message, so that a line stays below
 // maxLine even if JSON escapes every byte of it as \u00xx.
 const maxText = 150
+
+// maxZone bounds the ID of a zone. AWS's longest have less than 20 bytes.
+const maxZone = 40
 
 var errBadControl = errors.New("not a control message")
 
@@ -74,7 +81,22 @@ func parseControl(line []byte) (control, error) {
 	}
 	c.Reason = clip(c.Reason)
 	c.FunctionVersion, c.Environment, c.Adapter = clip(c.FunctionVersion), clip(c.Environment), clip(c.Adapter)
+	c.Zone = zoneOf(c.Zone)
 	return c, nil
+}
+
+// zoneOf leaves out what cannot be the ID of a zone: part of one would be
+// another zone.
+func zoneOf(s string) string {
+	if len(s) > maxZone {
+		return ""
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return ""
+		}
+	}
+	return s
 }
 
 func clip(s string) string {
@@ -91,6 +113,7 @@ func readyMessage(r Ready, now time.Time) control {
 		FunctionVersion: clip(r.FunctionVersion),
 		Environment:     clip(r.Environment),
 		Adapter:         clip(r.Adapter),
+		Zone:            zoneOf(r.Zone),
 	}
 	if !r.Deadline.IsZero() {
 		// 0 would mean unknown, and a deadline that has passed is not that.
@@ -105,6 +128,7 @@ func (c *control) ready(now time.Time) Ready {
 		FunctionVersion: c.FunctionVersion,
 		Environment:     c.Environment,
 		Adapter:         c.Adapter,
+		Zone:            c.Zone,
 	}
 	if c.RemainingMS > 0 {
 		// A duration holds 292 years of milliseconds; a peer may say more.

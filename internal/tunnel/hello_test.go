@@ -38,7 +38,7 @@ func TestWireFormat(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	ready := Ready{
 		MaxConcurrent: 10, Deadline: now.Add(900 * time.Second),
-		FunctionVersion: "$LATEST", Environment: "2026/11/23/[$LATEST]0123", Adapter: "1.0.0",
+		FunctionVersion: "$LATEST", Environment: "2026/11/23/[$LATEST]0123", Adapter: "1.0.0", Zone: "euc1-az2",
 	}
 	var b bytes.Buffer
 	for _, line := range []struct {
@@ -179,6 +179,26 @@ func TestLineLimits(t *testing.T) {
 		line, err := newLineReader(strings.NewReader(tt.in)).next()
 		if err != tt.want {
 			t.Errorf("%s: got %d bytes, %v", name, len(line), err)
+		}
+	}
+}
+
+// Part of a zone would be another zone, and anything else is none.
+func TestZonesAreWholeOrNothing(t *testing.T) {
+	for said, want := range map[string]string{
+		"use1-az1": "use1-az1", "usw2-lax1-az1": "usw2-lax1-az1",
+		strings.Repeat("a", maxZone): strings.Repeat("a", maxZone), strings.Repeat("a", maxZone+1): "",
+		"us east": "", "<b>": "", "USE1-AZ1": "",
+	} {
+		c, err := parseControl(trimLine(encodeLine(control{Type: msgReady, MaxConcurrent: 1, Zone: said})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.ready(time.Now()).Zone; got != want {
+			t.Errorf("%q became %q, want %q", said, got, want)
+		}
+		if got := readyMessage(Ready{MaxConcurrent: 1, Zone: said}, time.Now()).Zone; got != want {
+			t.Errorf("%q is sent as %q, want %q", said, got, want)
 		}
 	}
 }

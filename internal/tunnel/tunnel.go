@@ -65,6 +65,13 @@ type Reporter interface {
 	RemoteAddr() net.Addr
 }
 
+// Metered is also implemented by every [Tunnel] that a [Listener] makes.
+type Metered interface {
+	// Bytes returns how much has come from the adapter and gone to it so far,
+	// without what TLS and TCP add.
+	Bytes() (in, out uint64)
+}
+
 // The control stream is read without limit of time, so a peer must not be able
 // to keep the router busy with it: above this rate of messages the tunnel is
 // closed.
@@ -107,6 +114,7 @@ var (
 	_ Tunnel   = (*tunnel)(nil)
 	_ Reporter = (*tunnel)(nil)
 	_ Watched  = (*tunnel)(nil)
+	_ Metered  = (*tunnel)(nil)
 )
 
 func newTunnel(c *conn, e routerEngine) *tunnel {
@@ -300,3 +308,5 @@ func (t *tunnel) DrainReason() string {
 }
 
 func (t *tunnel) RemoteAddr() net.Addr { return t.conn.RemoteAddr() }
+
+func (t *tunnel) Bytes() (in, out uint64) { return t.conn.in.Load(), t.conn.out.Load() }

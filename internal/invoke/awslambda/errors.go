@@ -64,6 +64,10 @@ func classify(err error) *invoke.Error {
 		e.Kind = kind
 		return e
 	}
+	if _, none := errors.AsType[*credentialsError](err); none {
+		e.Kind = invoke.KindRejected // nothing left the router
+		return e
+	}
 	if _, failed := errors.AsType[*smithyhttp.RequestSendError](err); failed {
 		return e // the SDK wraps this one in a response without a status
 	}
@@ -71,7 +75,7 @@ func classify(err error) *invoke.Error {
 		e.Kind = kindOfStatus(resp.HTTPStatusCode())
 		return e
 	}
-	// Nothing left the router: no region, or no credentials to sign with.
+	// Nothing left the router, for lack of a region.
 	e.Kind = invoke.KindRejected
 	return e
 }

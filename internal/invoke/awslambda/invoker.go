@@ -7,6 +7,7 @@ package awslambda
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -51,6 +52,11 @@ type Options struct {
 type Invoker struct {
 	function string
 	client   *lambda.Client
+	// For hints: where the client looks for it, and whether that is the local
+	// Lambda.
+	region      string
+	hasEndpoint bool
+	local       bool
 }
 
 // New returns an invoker. It reads the AWS configuration but makes no call.
@@ -71,18 +77,26 @@ func New(ctx context.Context, o Options) (*Invoker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("loading AWS configuration: %w", err)
 	}
+	if cfg.Credentials != nil {
+		cfg.Credentials = markedCredentials{cfg.Credentials}
+	}
 	client := lambda.NewFromConfig(cfg, func(lo *lambda.Options) {
 		if o.Endpoint != "" {
 			lo.BaseEndpoint = aws.String(o.Endpoint)
 		}
 	})
-	return &Invoker{function: o.Function, client: client}, nil
+	return &Invoker{
+		function: o.Function, client: client,
+		region: cfg.Region, hasEndpoint: o.Endpoint != "", local: o.Anonymous,
+	}, nil
 }
 
 // For returns an invoker of another function, which shares connections and
 // credentials with this one.
 func (iv *Invoker) For(function string) *Invoker {
-	return &Invoker{function: function, client: iv.client}
+	other := *iv
+	other.function = function
+	return &other
 }
 
 // newHTTPClient returns a client that never gives up on an open invocation:
@@ -112,6 +126,14 @@ func newHTTPClient() *awshttp.BuildableClient {
 
 // Invoke implements [invoke.Invoker].
 func (iv *Invoker) Invoke(ctx context.Context, ev invoke.Event) (invoke.Result, error) {
+	res, err := iv.invoke(ctx, ev)
+	if failed, ok := errors.AsType[*invoke.Error](err); ok {
+		failed.Hint = iv.hint(failed)
+	}
+	return res, err
+}
+
+func (iv *Invoker) invoke(ctx context.Context, ev invoke.Event) (invoke.Result, error) {
 	payload, err := json.Marshal(ev)
 	if err != nil {
 		return invoke.Result{}, fmt.Errorf("encoding dispatch event: %w", err)

@@ -38,13 +38,19 @@ func (s *lambdaStub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func serve(t *testing.T, s *lambdaStub, function string) *Invoker {
 	t.Helper()
-	srv := httptest.NewServer(s)
-	t.Cleanup(srv.Close)
-	iv, err := New(t.Context(), Options{Function: function, Region: "eu-central-1", Endpoint: srv.URL, Anonymous: true})
+	url := serveHTTP(t, s.ServeHTTP)
+	iv, err := New(t.Context(), Options{Function: function, Region: "eu-central-1", Endpoint: url, Anonymous: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return iv
+}
+
+func serveHTTP(t *testing.T, h http.HandlerFunc) (url string) {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv.URL
 }
 
 func TestInvokeSendsTheEventAndReadsTheResult(t *testing.T) {
