@@ -47,6 +47,6 @@ EXPOSE 8080 7443
 # Asks Caddy's admin endpoint, which is the same whatever the Caddyfile serves.
 # ECS does not look at this; there the load balancer checks the site.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-    CMD ["wget", "-q", "-T", "2", "-O", "/dev/null", "http://127.0.0.1:2019/config/"]
+    CMD ["wget", "-q", "-T", "2", "-O", "/dev/null", "http://127.0.0.1:2019/metrics"]
 ENTRYPOINT ["/usr/bin/caddy"]
 CMD ["run", "--config", "/etc/caddy/Caddyfile", "--adapter", "caddyfile"]
