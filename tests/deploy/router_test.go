@@ -26,13 +26,25 @@ const (
 	patience = 60 * time.Second
 )
 
-// caddy is the path of a Caddy with the module.
+// scratch is a directory for what the tests build.
+var scratch string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "lambda-dispatch-deploy-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		scratch = dir
+		return m.Run()
+	}())
+}
+
+// caddy builds a Caddy with the module, and returns its path.
 var caddy = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "lambda-dispatch-deploy-")
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "caddy")
+	bin := filepath.Join(scratch, "caddy")
 	cmd := exec.Command("go", "build", "-o", bin, "./cmd/caddy")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -40,14 +52,6 @@ var caddy = sync.OnceValues(func() (string, error) {
 	}
 	return bin, nil
 })
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if bin, err := caddy(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(bin))
-	}
-	os.Exit(code)
-}
 
 // process is a Caddy that runs.
 type process struct {
