@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -128,6 +129,33 @@ func TestImagesAreCrossBuilt(t *testing.T) {
 			for _, c := range stage.Commands {
 				if _, ok := c.(*instructions.RunCommand); ok && stage.Platform != "$BUILDPLATFORM" {
 					t.Errorf("%s: something runs in a stage that is not for $BUILDPLATFORM: %v", file, stage.SourceCode)
+				}
+			}
+		}
+	}
+}
+
+// What a RUN line takes from BuildKit or from the head of its file is declared in its
+// stage; else it is empty there, and an image for another architecture has binaries
+// of this one.
+func TestRunLinesHaveTheirVariables(t *testing.T) {
+	variable := regexp.MustCompile(`\$\{([A-Z_]+)\}`)
+	for _, file := range dockerfiles(t) {
+		all, _ := stages(t, file)
+		for _, stage := range all {
+			declared := map[string]bool{}
+			for _, c := range stage.Commands {
+				switch c := c.(type) {
+				case *instructions.ArgCommand:
+					for _, a := range c.Args {
+						declared[a.Key] = true
+					}
+				case *instructions.RunCommand:
+					for _, m := range variable.FindAllStringSubmatch(strings.Join(c.CmdLine, " "), -1) {
+						if !declared[m[1]] {
+							t.Errorf("%s: %s is not declared before %q", file, m[1], c.CmdLine)
+						}
+					}
 				}
 			}
 		}
