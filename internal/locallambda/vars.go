@@ -51,8 +51,10 @@ func variables(inherited []string, c sandboxConfig, api string) []string {
 	}
 	env = append(env, "AWS_REGION="+region, "AWS_DEFAULT_REGION="+region)
 	for _, pair := range f.Env {
-		name, value, _ := strings.Cut(pair, "=")
-		env = append(env, name+"="+inOpt(c.opt, value))
+		if name, value, ok := strings.Cut(pair, "="); ok {
+			pair = name + "=" + inOpt(c.opt, value)
+		}
+		env = append(env, pair)
 	}
 	if c.opt != "" {
 		env = appendPath(env, "PATH", filepath.Join(c.opt, "bin"))
