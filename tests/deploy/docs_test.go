@@ -114,9 +114,9 @@ func TestDocsBuildWhatExists(t *testing.T) {
 // The AWS CLI knows every command and option, and sends a request for each; what
 // answers is not AWS, so that is where it ends.
 func TestDocsSayWhatTheCLIUnderstands(t *testing.T) {
-	cli := os.Getenv("LAMBDA_DISPATCH_TEST_AWS_CLI")
+	cli := os.Getenv("LAMBDA_DISPATCH_TEST_AWS")
 	if cli == "" {
-		t.Skip("NOT TESTED: LAMBDA_DISPATCH_TEST_AWS_CLI is not set, see .ci/run")
+		t.Skip("NOT TESTED: LAMBDA_DISPATCH_TEST_AWS is not set, see .ci/run")
 	}
 	aws := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, `<Response><Errors><Error><Code>NotAWS</Code></Error></Errors></Response>`, http.StatusBadRequest)
