@@ -2,6 +2,9 @@ module github.com/lambda-dispatch/lambda-dispatch
 
 go 1.26.0
 
+// npm installs templates of Go programs there.
+ignore ./deploy/cdk
+
 require (
 	github.com/andybalholm/brotli v1.3.0
 	github.com/aws/aws-sdk-go-v2 v1.47.7

@@ -59,7 +59,7 @@ func TestDocsGiveParametersThatExist(t *testing.T) {
 			given[stack[1]] = map[string]string{}
 		}
 		_, overrides, _ := strings.Cut(args, "--parameter-overrides ")
-		for _, o := range strings.Fields(overrides) {
+		for o := range strings.FieldsSeq(overrides) {
 			name, value, _ := strings.Cut(o, "=")
 			given[stack[1]][name] = value
 		}

@@ -17,7 +17,7 @@ func TestLockFilesNameNoHost(t *testing.T) {
 	if err != nil || len(strings.Fields(string(out))) < 2 {
 		t.Fatalf("%s, %v", out, err)
 	}
-	for _, file := range strings.Fields(string(out)) {
+	for file := range strings.FieldsSeq(string(out)) {
 		lock, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			t.Fatal(err)

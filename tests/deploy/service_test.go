@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -22,10 +23,7 @@ var (
 
 // with adds values to those.
 func with(values map[string]string, more ...string) map[string]string {
-	all := map[string]string{}
-	for k, v := range values {
-		all[k] = v
-	}
+	all := maps.Clone(values)
 	for i := 0; i < len(more); i += 2 {
 		all[more[i]] = more[i+1]
 	}
