@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
 
@@ -31,6 +33,8 @@ type App struct {
 	uses    map[string]*use // by function
 
 	requested []*requestedPools // of handlers whose requests choose the function
+
+	quiet *time.Timer // quiesces the pools after the shutdown delay; nil before the process exits
 }
 
 // use is what one configuration wants of a function's pool.
@@ -123,6 +127,9 @@ func (a *App) Stop() error { return nil }
 // other configuration uses is closed.
 func (a *App) Cleanup() error {
 	defer a.end()
+	if a.quiet != nil {
+		a.quiet.Stop()
+	}
 	errs := []error{a.cleanupRequested()}
 	for function, u := range a.uses {
 		if u.claim != nil {
@@ -190,17 +197,47 @@ func (s started) Handle(context.Context, caddy.Event) error {
 // stopping reacts to Caddy's event of that name.
 type stopping struct{ app *App }
 
-// Handle quiesces the pools if the process is about to exit. Before a reload
-// they go on as they are.
+// Handle quiesces the pools if the process is about to exit, after Caddy's
+// shutdown_delay if there is one. Before a reload they go on as they are.
 func (s stopping) Handle(context.Context, caddy.Event) error {
 	if !caddy.Exiting() {
 		return nil
 	}
-	for _, u := range s.app.uses {
-		u.shared.pool.Quiesce()
+	quiesce := s.app.quiesce()
+	if delay := s.app.shutdownDelay(); delay > 0 {
+		// Requests still come, and a load balancer may send all it has.
+		s.app.quiet = time.AfterFunc(delay, quiesce)
+		return nil
 	}
-	s.app.quiesceRequested()
+	quiesce()
 	return nil
+}
+
+// quiesce returns what quiesces the pools that are used now.
+func (a *App) quiesce() func() {
+	shared := make([]*sharedPool, 0, len(a.uses))
+	for _, u := range a.uses {
+		shared = append(shared, u.shared)
+	}
+	requested := slices.Clone(a.requested)
+	return func() {
+		for _, s := range shared {
+			s.pool.Quiesce()
+		}
+		for _, r := range requested {
+			r.quiesce()
+		}
+	}
+}
+
+// shutdownDelay is how long the HTTP servers go on as before once the process
+// has been told to exit.
+func (a *App) shutdownDelay() time.Duration {
+	app, err := a.ctx.AppIfConfigured("http")
+	if err != nil {
+		return 0 // there are none
+	}
+	return time.Duration(app.(*caddyhttp.App).ShutdownDelay)
 }
 
 // Interface guards

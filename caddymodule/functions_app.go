@@ -175,10 +175,3 @@ func (a *App) cleanupRequested() error {
 	}
 	return errors.Join(errs...)
 }
-
-// quiesceRequested prepares the pools for the end of the process.
-func (a *App) quiesceRequested() {
-	for _, d := range a.requested {
-		d.quiesce()
-	}
-}

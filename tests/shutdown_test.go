@@ -163,3 +163,28 @@ func TestSIGTERMWithTooShortAGracePeriod(t *testing.T) {
 		t.Logf("exited after %v", took)
 	})
 }
+
+// During shutdown_delay a load balancer still sends requests, and the pool goes
+// on growing with them.
+func TestPoolsGoOnDuringTheShutdownDelay(t *testing.T) {
+	const n = 3
+	app := startRawApp(t)
+	var together sync.WaitGroup // none is answered before all of them run
+	together.Add(n)
+	app.on("", func(x *appExchange) {
+		x.readBody()
+		together.Done()
+		together.Wait()
+		x.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+	})
+	site := dispatch("max_concurrent 1", local("command sleep 1000000", fmt.Sprintf("env LAMBDA_DISPATCH_PORT %d", app.port()),
+		"env LAMBDA_DISPATCH_READINESS_PROTOCOL tcp"))
+	r := startCaddy(t, strings.Replace(withGrace("20s", site), "grace_period", "shutdown_delay 5s\n\tgrace_period", 1))
+	if err := r.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	r.await("the delay to begin", func() bool { return r.logs.count("delay_duration") > 0 })
+	checkAll(t, r.burst(n, "/"))
+	<-r.exited
+	r.checkEnded("drained")
+}
