@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 var errHeader = errors.New("a header is not a string")
@@ -94,7 +94,7 @@ func (r *headerReader) name(text []byte) string {
 // must not see.
 func wantedName(name string) string {
 	name = http.CanonicalHeaderKey(name)
-	if vouched(name) || !httpguts.ValidHeaderFieldName(name) {
+	if vouched(name) || !httprules.ValidFieldName(name) {
 		return ""
 	}
 	switch name {
@@ -149,7 +149,7 @@ func (r *headerReader) add(name string, s *scanner, text string) bool {
 	}
 	switch name {
 	case "Host":
-		if r.host == "" && httpguts.ValidHostHeader(value) {
+		if r.host == "" && httprules.ValidHost(value) {
 			r.host = value
 		}
 		return true
