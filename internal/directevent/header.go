@@ -12,12 +12,11 @@ var errHeader = errors.New("a header is not a string")
 
 // headerReader collects the headers of an event.
 type headerReader struct {
-	header     http.Header
-	host       string
-	connection []string
-	values     []string        // room for the values of all headers
-	single     map[string]bool // names that came without all their values
-	second     bool            // multiValueHeaders have been read
+	header http.Header
+	host   string
+	values []string        // room for the values of all headers
+	single map[string]bool // names that came without all their values
+	second bool            // multiValueHeaders have been read
 }
 
 // readHeader sets Header and Host. Where an event has its headers twice, as
@@ -33,11 +32,6 @@ func (e *Event) readHeader(env *envelope) error {
 	}
 	if !r.readAll(env.members[keyHeaders]) {
 		return errHeader
-	}
-	for _, v := range r.connection {
-		for name := range strings.SplitSeq(v, ",") {
-			delete(r.header, http.CanonicalHeaderKey(strings.Trim(name, " \t")))
-		}
 	}
 	if e.shape == shapeV2 {
 		r.cookies(env.members[keyCookies])
@@ -98,9 +92,11 @@ func wantedName(name string) string {
 		return ""
 	}
 	switch name {
-	case "Content-Length", "Transfer-Encoding", "Expect", "Keep-Alive", "Proxy-Connection",
+	case "Content-Length", "Transfer-Encoding", "Expect", "Connection", "Keep-Alive", "Proxy-Connection",
 		"Te", "Trailer", "Upgrade", "Http2-Settings":
-		// They are about another connection or another form of the body.
+		// They are about another connection or another form of the body. What
+		// Connection names stays: the source has added headers since, and a
+		// client could else remove X-Forwarded-For.
 		return ""
 	}
 	return name
@@ -147,14 +143,10 @@ func (r *headerReader) add(name string, s *scanner, text string) bool {
 	if name == "" {
 		return true
 	}
-	switch name {
-	case "Host":
+	if name == "Host" {
 		if r.host == "" && httprules.ValidHost(value) {
 			r.host = value
 		}
-		return true
-	case "Connection":
-		r.connection = append(r.connection, value)
 		return true
 	}
 	if have := r.header[name]; have != nil {
