@@ -88,7 +88,7 @@ func (r *headerReader) name(text []byte) string {
 // must not see.
 func wantedName(name string) string {
 	name = http.CanonicalHeaderKey(name)
-	if vouched(name) || !httprules.ValidFieldName(name) {
+	if Vouched(name) || !httprules.ValidFieldName(name) {
 		return ""
 	}
 	switch name {
@@ -201,10 +201,10 @@ func fieldValue(s string) string {
 // variantBytes are those of a token that CGI's rules make the same as a hyphen.
 const variantBytes = "!#$%&'*+.^_`|~"
 
-// vouched reports whether a header is Lambda's own word, or this adapter's, so
-// that nobody else may say it. Apps behind CGI's successors cannot tell
+// Vouched reports whether a header, by its canonical name, is Lambda's own word or
+// this adapter's, so that nobody else may say it. Apps behind CGI's successors cannot tell
 // X_Amz_Tenant_Id from X-Amz-Tenant-Id, so neither may others.
-func vouched(name string) bool {
+func Vouched(name string) bool {
 	if name == "" || name[0] != 'X' && name[0] != 'L' {
 		return false
 	}
