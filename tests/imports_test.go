@@ -17,21 +17,23 @@ var mayImport = map[string][]string{
 	"": {"caddymodule"}, // what xcaddy is given
 	"caddymodule": {"internal/pool", "internal/scale", "internal/tunnel", "internal/invoke",
 		"internal/invoke/awslambda", "internal/locallambda", "internal/adapter", "internal/demoapp", "internal/whereami"},
-	"cmd/caddy":                 {"caddymodule"},
-	"cmd/dist":                  {"lambdaadapter/layer"},
-	"examples/demo":             {"internal/demoapp"},
-	"internal/adapter":          {"internal/adapter/appproxy", "internal/directevent", "internal/lambdaapi", "internal/tunnel", "internal/invoke"},
-	"internal/adapter/appproxy": {"internal/tunnel"},
+	"cmd/caddy":     {"caddymodule"},
+	"cmd/dist":      {"lambdaadapter/layer"},
+	"examples/demo": {"internal/demoapp", "internal/whereami"},
+	"internal/adapter": {"internal/adapter/appproxy", "internal/directevent", "internal/httprules", "internal/lambdaapi", "internal/tunnel",
+		"internal/invoke"},
+	"internal/adapter/appproxy": {"internal/httprules", "internal/tunnel"},
 	"internal/demoapp":          nil,
-	"internal/directevent":      nil,
+	"internal/directevent":      {"internal/httprules"},
 	"internal/dispatch":         nil,
+	"internal/httprules":        nil,
 	"internal/invoke":           nil,
 	"internal/invoke/awslambda": {"internal/invoke"},
 	"internal/lambdaapi":        nil,
 	"internal/locallambda":      nil,
 	"internal/pool":             {"internal/dispatch", "internal/scale", "internal/invoke", "internal/tunnel"},
 	"internal/scale":            nil,
-	"internal/tunnel":           nil,
+	"internal/tunnel":           {"internal/httprules"},
 	"internal/whereami":         nil,
 	"lambdaadapter":             {"internal/adapter"},
 	"lambdaadapter/layer":       nil,
@@ -85,7 +87,7 @@ var pureRooms = map[string][]string{
 	"./internal/scale":    {"cmp", "container/heap", "errors", "fmt", "iter", "math", "math/bits", "slices", "sort", "strconv", "time"},
 	// net/http for its types, io for the reader of a request's body.
 	"./internal/directevent": {"bytes", "context", "encoding/base64", "encoding/binary", "errors", "fmt", "io", "math/bits", "net/http", "net/url",
-		"slices", "strconv", "strings", "time", "unicode/utf16", "unicode/utf8", "golang.org/x/net/http/httpguts"},
+		"slices", "strconv", "strings", "time", "unicode/utf16", "unicode/utf8", module + "/internal/httprules"},
 }
 
 func TestPureRoomsTouchNothing(t *testing.T) {
@@ -121,7 +123,7 @@ func goFiles(t *testing.T, dir string) []string {
 // The adapter is uploaded to, and started in, every environment.
 func TestAdapterIsSmall(t *testing.T) {
 	for _, dep := range golist(t, "-deps", "./lambdaadapter") {
-		for _, heavy := range []string{"github.com/caddyserver/", "github.com/aws/", "go.uber.org/zap", "github.com/prometheus/"} {
+		for _, heavy := range []string{"github.com/caddyserver/", "github.com/aws/", "go.uber.org/zap", "github.com/prometheus/", "golang.org/x/net/"} {
 			if strings.HasPrefix(dep, heavy) {
 				t.Errorf("the adapter links %s", dep)
 			}

@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // minCompress is the size in bytes below which a body is left as it is: the
@@ -132,7 +134,7 @@ func compressible(method string, status int, h http.Header) bool {
 		return false // the range is one of the body as it is
 	case !identityOnly(h["Content-Encoding"]):
 		return false
-	case hasToken(h["Cache-Control"], "no-transform"):
+	case httprules.HasToken(h["Cache-Control"], "no-transform"):
 		return false // RFC 9111, section 5.2.2.6
 	}
 	return compressibleType(h.Get("Content-Type"))
@@ -176,20 +178,9 @@ func identityOnly(values []string) bool {
 	})
 }
 
-func hasToken(values []string, token string) bool {
-	for _, v := range values {
-		for part := range strings.SplitSeq(v, ",") {
-			if strings.EqualFold(strings.TrimSpace(part), token) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // varyByEncoding tells caches that the answer depends on Accept-Encoding.
 func varyByEncoding(h http.Header) {
-	if !hasToken(h["Vary"], "Accept-Encoding") && !hasToken(h["Vary"], "*") {
+	if !httprules.HasToken(h["Vary"], "Accept-Encoding") && !httprules.HasToken(h["Vary"], "*") {
 		h["Vary"] = append(slices.Clip(h["Vary"]), "Accept-Encoding")
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // What values mean under the names of AWS Lambda Web Adapter (version 1.1.0,
@@ -157,7 +157,7 @@ func lenientStatuses(_, value string) translation {
 
 // headerName is nothing if no header can have it.
 func headerName(_, value string) translation {
-	if !httpguts.ValidHeaderFieldName(value) {
+	if !httprules.ValidFieldName(value) {
 		return translation{complaint: "must be the name of a header"}
 	}
 	return plain(value)

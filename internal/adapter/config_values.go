@@ -10,9 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
-
 	"github.com/lambda-dispatch/lambda-dispatch/internal/directevent"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
 )
 
@@ -184,7 +183,7 @@ func parseRoutes(to *map[string]string, v string) error {
 }
 
 func parseHeaderName(to *string, v string) error {
-	if !httpguts.ValidHeaderFieldName(v) {
+	if !httprules.ValidFieldName(v) {
 		return errors.New("must be the name of a header")
 	}
 	*to = v

@@ -110,7 +110,7 @@ func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, inv *lambdaapi.
 		result.Reason, result.Error = blame(ctx, invoke.ReasonAppUnavailable, err)
 		return
 	}
-	requests := appproxy.NewScope(d.proxy)
+	requests := appproxy.NewScope(routedApp{d.proxy})
 	drained := make(chan struct{})
 	if d.noticesEnd {
 		requests.Lost = func(ctx context.Context) { awaitEnd(ctx, drained) }

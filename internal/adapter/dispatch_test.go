@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,6 +48,34 @@ func TestDispatch(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestVouchedHeadersThroughTheRouter: an app that believes the headers of direct
+// events cannot be lied to by way of the router.
+func TestVouchedHeadersThroughTheRouter(t *testing.T) {
+	w := newWorld(t)
+	w.serveApp(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for name, values := range r.Header {
+			if slices.Contains(values, "evil") {
+				_, _ = io.WriteString(w, name+" ")
+			}
+		}
+		_, _ = io.WriteString(w, r.Header.Get("X-Amzn-Trace-Id")+r.Header.Get("X-Amzn-Other"))
+	}))
+	w.route(tunnel.ListenerConfig{})
+	w.adapt(time.Now(), nil)
+	tun := w.tunnel(w.invoke(time.Minute))
+	r := httptest.NewRequest("GET", "/a", nil)
+	r.RequestURI = ""
+	for _, name := range []string{"X-Amzn-Lambda-Context", "X-Amzn-Request-Context", "X-Amz-Tenant-Id", "X_amz_tenant_id", "X_Amzn_Trace_Id"} {
+		r.Header[name] = []string{"evil"}
+	}
+	r.Header.Set("X-Amzn-Trace-Id", "Root=1")
+	r.Header.Set("X-Amzn-Other", "!")
+	resp, err := tun.RoundTrip(r)
+	if body := read(t, resp, err); body != "Root=1!" {
+		t.Errorf("the app sees %q", body)
 	}
 }
 

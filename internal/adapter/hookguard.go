@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/lambda-dispatch/lambda-dispatch/internal/adapter/appproxy"
@@ -25,32 +26,61 @@ func newGuard(paths ...string) *guard {
 }
 
 // hides reports whether some app could take a request target for a hidden path.
+// Apps do not agree on what a target means: the WHATWG's URL parser, which many
+// of Node's read targets with, takes /a//../b for /a/b and //a/b for /b on the
+// host a, and nginx lets an encoded question mark be part of the path. So a
+// target has several readings, and each of them counts.
 func (g *guard) hides(target string) bool {
 	if len(g.hidden) == 0 {
 		return false
 	}
-	canonical := canonicalPath(target)
-	for _, h := range g.hidden {
-		if strings.EqualFold(canonical, h) {
-			return true
+	return slices.ContainsFunc(readings(target), func(segments []string) bool {
+		up := -1
+		for i, s := range segments {
+			if s == ".." {
+				up = i
+			}
 		}
-	}
-	return false
+		path := "/" + strings.Join(segments[up+1:], "/")
+		return slices.ContainsFunc(g.hidden, func(hidden string) bool {
+			if up < 0 {
+				return strings.EqualFold(path, hidden)
+			}
+			// Where the way up ends depends on the app.
+			return path == "/" || len(path) <= len(hidden) && strings.EqualFold(path, hidden[len(hidden)-len(path):])
+		})
+	})
 }
 
-// canonicalPath is the path that the most generous of apps takes a request
-// target for: decoded once, without what comes behind a semicolon, with
-// backslashes for slashes, without control characters, empty segments and
-// dots. To hide a little too much is harmless.
-func canonicalPath(target string) string {
-	if i := strings.IndexAny(target, "?#"); i >= 0 {
-		target = target[:i]
+// readings are the segments of the paths that a request target may mean. To see
+// a path too many is harmless.
+func readings(target string) [][]string {
+	raw := target
+	if i := strings.IndexAny(raw, "?#"); i >= 0 {
+		raw = raw[:i]
 	}
-	p := unescape(target)
-	if i := strings.IndexAny(p, "?#"); i >= 0 {
-		p = p[:i]
+	decoded := unescape(raw)
+	texts := []string{decoded}
+	if i := strings.IndexAny(decoded, "?#"); i >= 0 {
+		texts = append(texts, decoded[:i])
 	}
-	p = strings.Map(func(r rune) rune {
+	var all [][]string
+	for _, text := range texts {
+		segments := segmentsOf(text)
+		all = append(all, segments)
+		if strings.HasPrefix(strings.ReplaceAll(text, `\`, "/"), "//") && len(segments) > 0 {
+			all = append(all, segments[1:])
+		}
+	}
+	return all
+}
+
+// segmentsOf are the segments of a decoded path as the most generous of apps
+// understands them: without what comes behind a semicolon, with backslashes for
+// slashes, without control characters, and without those that are empty or one
+// dot.
+func segmentsOf(text string) []string {
+	text = strings.Map(func(r rune) rune {
 		switch {
 		case r == '\\':
 			return '/'
@@ -58,12 +88,19 @@ func canonicalPath(target string) string {
 			return -1
 		}
 		return r
-	}, p)
-	segments := strings.Split(p, "/")
-	for i, s := range segments {
-		segments[i], _, _ = strings.Cut(s, ";")
+	}, text)
+	var segments []string
+	for s := range strings.SplitSeq(text, "/") {
+		if s, _, _ = strings.Cut(s, ";"); s != "" && s != "." {
+			segments = append(segments, s)
+		}
 	}
-	return path.Clean("/" + strings.Join(segments, "/"))
+	return segments
+}
+
+// canonicalPath is the shortest way to write the path of a hook.
+func canonicalPath(hook string) string {
+	return path.Clean("/" + strings.Join(readings(hook)[0], "/"))
 }
 
 // unescape decodes the percent-encoding once, and leaves what is none.

@@ -18,6 +18,9 @@ func TestGuard(t *testing.T) {
 		"/x/%2E./hooks/before", "/hooks/before%3bv", "/hooks/before%3Fq", "/hooks/before%23", "/hooks/before%00", "/hooks/be%0afore",
 		"/hooks/before%20", "/hooks%5cbefore", `\hooks\before`, "/hooks/before%7f", "/hooks/before%c2%85", "/hooks/before%2F..%2fbefore",
 		"/after", "/After", "/after?x=2", "/after/.",
+		"/hooks//../before", "/hooks/;x/../before", "/hooks/%09/../before", "/hooks/%5c/../before", "/hooks/x/%2e%2e/before",
+		"//host/hooks/before", `/\host/hooks/before`, "/%2fhost/hooks/before", "///host/after",
+		"/x%3F/../hooks/before", "/x%23/../hooks/before", "/hooks/before%3F/x/..", "/hooks/before/x/..",
 	}
 	for _, target := range hidden {
 		if !g.hides(target) {
@@ -27,7 +30,7 @@ func TestGuard(t *testing.T) {
 	for _, target := range []string{
 		"", "/", "*", "/hooks", "/hooks/", "/hooks/before/x", "/hooks/beforex", "/hooks/before/../x", "/x/hooks/before", "/hooks-before",
 		"/?p=/hooks/before", "/x?/../hooks/before", "/hooks/%2562efore", "/hooks/%6", "/hooks/%zzbefore", "/%", "/afterwards",
-		"/hooks/befor%C3%A9",
+		"/hooks/befor%C3%A9", "//", "//hooks", "//host/x", "/x/../y", "/x/../hooks", "/before", "/x%3F/hooks/before",
 	} {
 		if g.hides(target) {
 			t.Errorf("%s is hidden", target)

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // DefaultPassThroughPath is where events that are not HTTP are posted to.
@@ -144,7 +144,7 @@ func (e *Event) translate(env *envelope, o Options) error {
 	if e.Body, err = env.body(e.Source); err != nil {
 		return e.broken("has no valid body", err)
 	}
-	if e.Host == "" && httpguts.ValidHostHeader(env.context.domainName) {
+	if e.Host == "" && httprules.ValidHost(env.context.domainName) {
 		e.Host = env.context.domainName
 	}
 	e.moveAuthorization(o.AuthorizationSource)
@@ -167,7 +167,7 @@ func (e *envelope) method(s shape) string {
 }
 
 // validMethod refuses CONNECT too, which is for proxies and has no path.
-func validMethod(m string) bool { return httpguts.ValidHeaderFieldName(m) && m != http.MethodConnect }
+func validMethod(m string) bool { return httprules.ValidFieldName(m) && m != http.MethodConnect }
 
 // moveAuthorization gives the app the authorization that is meant for it.
 func (e *Event) moveAuthorization(source string) {

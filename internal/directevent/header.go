@@ -5,19 +5,18 @@ import (
 	"net/http"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 var errHeader = errors.New("a header is not a string")
 
 // headerReader collects the headers of an event.
 type headerReader struct {
-	header     http.Header
-	host       string
-	connection []string
-	values     []string        // room for the values of all headers
-	single     map[string]bool // names that came without all their values
-	second     bool            // multiValueHeaders have been read
+	header http.Header
+	host   string
+	values []string        // room for the values of all headers
+	single map[string]bool // names that came without all their values
+	second bool            // multiValueHeaders have been read
 }
 
 // readHeader sets Header and Host. Where an event has its headers twice, as
@@ -33,11 +32,6 @@ func (e *Event) readHeader(env *envelope) error {
 	}
 	if !r.readAll(env.members[keyHeaders]) {
 		return errHeader
-	}
-	for _, v := range r.connection {
-		for name := range strings.SplitSeq(v, ",") {
-			delete(r.header, http.CanonicalHeaderKey(strings.Trim(name, " \t")))
-		}
 	}
 	if e.shape == shapeV2 {
 		r.cookies(env.members[keyCookies])
@@ -94,13 +88,15 @@ func (r *headerReader) name(text []byte) string {
 // must not see.
 func wantedName(name string) string {
 	name = http.CanonicalHeaderKey(name)
-	if vouched(name) || !httpguts.ValidHeaderFieldName(name) {
+	if Vouched(name) || !httprules.ValidFieldName(name) {
 		return ""
 	}
 	switch name {
-	case "Content-Length", "Transfer-Encoding", "Expect", "Keep-Alive", "Proxy-Connection",
+	case "Content-Length", "Transfer-Encoding", "Expect", "Connection", "Keep-Alive", "Proxy-Connection",
 		"Te", "Trailer", "Upgrade", "Http2-Settings":
-		// They are about another connection or another form of the body.
+		// They are about another connection or another form of the body. What
+		// Connection names stays: the source has added headers since, and a
+		// client could else remove X-Forwarded-For.
 		return ""
 	}
 	return name
@@ -147,14 +143,10 @@ func (r *headerReader) add(name string, s *scanner, text string) bool {
 	if name == "" {
 		return true
 	}
-	switch name {
-	case "Host":
-		if r.host == "" && httpguts.ValidHostHeader(value) {
+	if name == "Host" {
+		if r.host == "" && httprules.ValidHost(value) {
 			r.host = value
 		}
-		return true
-	case "Connection":
-		r.connection = append(r.connection, value)
 		return true
 	}
 	if have := r.header[name]; have != nil {
@@ -209,10 +201,10 @@ func fieldValue(s string) string {
 // variantBytes are those of a token that CGI's rules make the same as a hyphen.
 const variantBytes = "!#$%&'*+.^_`|~"
 
-// vouched reports whether a header is Lambda's own word, or this adapter's, so
-// that nobody else may say it. Apps behind CGI's successors cannot tell
+// Vouched reports whether a header, by its canonical name, is Lambda's own word or
+// this adapter's, so that nobody else may say it. Apps behind CGI's successors cannot tell
 // X_Amz_Tenant_Id from X-Amz-Tenant-Id, so neither may others.
-func vouched(name string) bool {
+func Vouched(name string) bool {
 	if name == "" || name[0] != 'X' && name[0] != 'L' {
 		return false
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/http2"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // stockRouter is net/http's HTTP/2 client on one connection.
@@ -81,7 +81,7 @@ const (
 )
 
 func stockError(err error) error {
-	if se, ok := errors.AsType[http2.StreamError](err); ok && se.Cause != nil && se.Cause.Error() == msgRespHeaders {
+	if se, ok := errors.AsType[httprules.StreamError](err); ok && se.Cause != nil && se.Cause.Error() == msgRespHeaders {
 		return fmt.Errorf("response: %w", ErrHeadersTooLarge)
 	}
 	if strings.HasSuffix(err.Error(), msgReqHeaders) {
@@ -102,8 +102,8 @@ func (e *stockRouter) NotSent(err error) bool {
 	if _, ok := errors.AsType[*notSentError](err); ok {
 		return true
 	}
-	if se, ok := errors.AsType[http2.StreamError](err); ok {
-		return se.Code == http2.ErrCodeRefusedStream // RFC 9113 section 8.7
+	if se, ok := errors.AsType[httprules.StreamError](err); ok {
+		return se.Code == httprules.RefusedStream // RFC 9113 section 8.7
 	}
 	switch err.Error() {
 	case msgNotUsable, msgNotEstablished, msgGoAway:

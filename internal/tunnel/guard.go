@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http2"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // A guard bounds what the frames of one peer may cost the router. The engine
@@ -145,11 +145,11 @@ func (g *guard) look(p []byte, now time.Duration) error {
 // a piece of a body.
 func (g *guard) frame(trusted bool) (work int64, piece bool, err error) {
 	size := int(binary.BigEndian.Uint32(g.head[:4]) >> 8)
-	kind, flags := http2.FrameType(g.head[3]), http2.Flags(g.head[4])
+	kind, flags := g.head[3], g.head[4]
 	g.skip = size
 	if !g.begun {
 		// net/http would write a line to the standard log about it.
-		if kind != http2.FrameSettings {
+		if kind != httprules.FrameSettings {
 			return 0, false, errNotHTTP2
 		}
 		g.begun = true
@@ -161,16 +161,16 @@ func (g *guard) frame(trusted bool) (work int64, piece bool, err error) {
 	}
 	length := int64(size)
 	switch kind {
-	case http2.FrameData:
+	case httprules.FrameData:
 		switch {
-		case length == 0 && !flags.Has(http2.FlagDataEndStream):
+		case length == 0 && flags&httprules.FlagEndStream == 0:
 			return 10, false, nil
 		case length < 512:
 			return 1, true, nil
 		default:
 			return 0, true, nil // flow control lets no more through than somebody reads
 		}
-	case http2.FrameHeaders:
+	case httprules.FrameHeaders:
 		g.solicited = min(g.solicited+g.asked.Swap(0), maxSolicited)
 		if g.ordinary = g.solicited > 0; g.ordinary {
 			g.solicited--
@@ -178,23 +178,23 @@ func (g *guard) frame(trusted bool) (work int64, piece bool, err error) {
 		}
 		// One byte can stand for a field of HPACK's tables.
 		return 20 + length/8, false, nil
-	case http2.FrameContinuation:
+	case httprules.FrameContinuation:
 		if g.ordinary {
 			return 5, false, nil
 		}
 		return 5 + length/64, false, nil
-	case http2.FrameWindowUpdate:
+	case httprules.FrameWindowUpdate:
 		return 2, false, nil
-	case http2.FrameRSTStream:
+	case httprules.FrameRSTStream:
 		return 5, false, nil
-	case http2.FramePing:
-		if flags.Has(http2.FlagPingAck) {
+	case httprules.FramePing:
+		if flags&httprules.FlagAck != 0 {
 			return 2, false, nil
 		}
 		return 40, false, nil
-	case http2.FrameSettings:
+	case httprules.FrameSettings:
 		return 40 + length/2, false, nil
-	case http2.FrameGoAway:
+	case httprules.FrameGoAway:
 		return 40 + length/16, false, nil
 	default:
 		// PRIORITY, PUSH_PROMISE and extensions: an adapter sends none, and

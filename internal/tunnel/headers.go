@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // Internal header fields. Only the two ends of a tunnel write and read them:
@@ -51,7 +51,7 @@ func isHopByHop(name string) bool {
 // upgradeProtocol returns the protocol that a header section asks to upgrade
 // to, "" if it does not.
 func upgradeProtocol(h http.Header) string {
-	if len(h["Connection"]) == 0 || !httpguts.HeaderValuesContainsToken(h["Connection"], "Upgrade") {
+	if len(h["Connection"]) == 0 || !httprules.HasToken(h["Connection"], "Upgrade") {
 		return ""
 	}
 	return h.Get("Upgrade")

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 func (t *tunnel) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -152,7 +152,7 @@ func (x *exchange) fixHeader(out *http.Request) {
 	}
 	if te := h["Te"]; len(te) > 0 {
 		delete(h, "Te")
-		if httpguts.HeaderValuesContainsToken(te, "trailers") {
+		if httprules.HasToken(te, "trailers") {
 			h["Te"] = []string{"trailers"} // the only one there is in HTTP/2
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // validTrailer reports whether a field may be sent in a trailer section.
@@ -15,7 +15,7 @@ import (
 // client of the router must not be able to cause that.
 func validTrailer(name string) bool {
 	name = http.CanonicalHeaderKey(name)
-	return httpguts.ValidHeaderFieldName(name) && httpguts.ValidTrailerHeader(name) &&
+	return httprules.ValidFieldName(name) && httprules.ValidTrailer(name) &&
 		!isHopByHop(name) && !isInternal(name)
 }
 
@@ -84,7 +84,7 @@ func (b *outgoingTrailer) send(name string, values []string) {
 	_, announced := b.dst[name]
 	for _, v := range values {
 		switch {
-		case !httpguts.ValidHeaderFieldValue(v):
+		case !httprules.ValidFieldValue(v):
 		case announced:
 			b.dst[name] = append(b.dst[name], v)
 		default:

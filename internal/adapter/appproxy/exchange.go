@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // exchange is one request on one connection.
@@ -312,7 +312,7 @@ func copyHeader(to, from http.Header, upgrade bool) {
 				continue
 			}
 		default:
-			if len(connection) > 0 && httpguts.HeaderValuesContainsToken(connection, name) {
+			if len(connection) > 0 && httprules.HasToken(connection, name) {
 				continue
 			}
 		}

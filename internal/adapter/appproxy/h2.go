@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/http2"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 const (
@@ -245,8 +245,8 @@ const (
 // processed the request: its stream was refused, or is beyond the last one
 // that the app says it will serve (RFC 9113, section 8.7).
 func notTaken(err error) bool {
-	if se, ok := errors.AsType[http2.StreamError](err); ok {
-		return se.Code == http2.ErrCodeRefusedStream
+	if se, ok := errors.AsType[httprules.StreamError](err); ok {
+		return se.Code == httprules.RefusedStream
 	}
 	switch err.Error() {
 	case msgNotUsable, msgNotEstablished, msgGoAway:
@@ -257,7 +257,7 @@ func notTaken(err error) bool {
 
 // explainH2 puts an error of the engine into words.
 func explainH2(err error) error {
-	se, ok := errors.AsType[http2.StreamError](err)
+	se, ok := errors.AsType[httprules.StreamError](err)
 	switch {
 	case ok && se.Cause != nil && se.Cause.Error() == msgTooLarge:
 		return errHeadTooLarge

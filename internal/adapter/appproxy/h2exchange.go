@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // h2exchange is one request to the app.
@@ -154,7 +156,7 @@ func (x *h2exchange) prepare(ctx context.Context) error {
 	if r.Method == http.MethodConnect {
 		return errors.New("method CONNECT is for proxies")
 	}
-	if !validToken(r.Method) {
+	if !httprules.ValidFieldName(r.Method) {
 		return fmt.Errorf("method %q is not a token", r.Method)
 	}
 	f := frame(r)
@@ -210,11 +212,11 @@ func h2Header(h http.Header) (http.Header, error) {
 			continue
 		case skipRequestField(name, false) || named(connection, name, false):
 			continue
-		case !validToken(name):
+		case !httprules.ValidFieldName(name):
 			return nil, fmt.Errorf("header name %q is not a token", name)
 		}
 		for _, v := range values {
-			if !validValue(v) {
+			if !httprules.ValidFieldValue(v) {
 				return nil, fmt.Errorf("header %s has an invalid value", name)
 			}
 		}

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // framing is how the body of a request is delimited towards the app.
@@ -30,10 +30,10 @@ func appendHead(b []byte, r *http.Request) ([]byte, framing, error) {
 	if r.Method == http.MethodConnect {
 		return b, f, errors.New("method CONNECT is for proxies")
 	}
-	if !validToken(r.Method) {
+	if !httprules.ValidFieldName(r.Method) {
 		return b, f, fmt.Errorf("method %q is not a token", r.Method)
 	}
-	if !httpguts.ValidHostHeader(r.Host) {
+	if !httprules.ValidHost(r.Host) {
 		return b, f, fmt.Errorf("host %q has invalid characters", r.Host)
 	}
 	b = append(b, r.Method...)
@@ -51,7 +51,7 @@ func appendHead(b []byte, r *http.Request) ([]byte, framing, error) {
 
 func frame(r *http.Request) framing {
 	f := framing{length: r.ContentLength}
-	if httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade") {
+	if httprules.HasToken(r.Header["Connection"], "upgrade") {
 		f.upgrade = strings.ToLower(r.Header.Get("Upgrade"))
 		if f.upgrade != "" {
 			return f
@@ -61,7 +61,7 @@ func frame(r *http.Request) framing {
 	if len(r.Trailer) > 0 && f.body {
 		f.length = -1 // a body with a length has no trailers in HTTP/1.1
 	}
-	f.expect = f.body && httpguts.HeaderValuesContainsToken(r.Header["Expect"], "100-continue")
+	f.expect = f.body && httprules.HasToken(r.Header["Expect"], "100-continue")
 	return f
 }
 
@@ -106,7 +106,7 @@ func appendFields(b []byte, h http.Header, upgrade bool) ([]byte, error) {
 		if skipRequestField(name, upgrade) || named(connection, name, upgrade) {
 			continue
 		}
-		if !validToken(name) {
+		if !httprules.ValidFieldName(name) {
 			return b, fmt.Errorf("header name %q is not a token", name)
 		}
 		if name == "Cookie" && len(values) > 1 {
@@ -114,7 +114,7 @@ func appendFields(b []byte, h http.Header, upgrade bool) ([]byte, error) {
 			values = []string{strings.Join(values, "; ")}
 		}
 		for _, v := range values {
-			if !validValue(v) {
+			if !httprules.ValidFieldValue(v) {
 				return b, fmt.Errorf("header %s has an invalid value", name)
 			}
 			b = append(b, name...)
@@ -126,7 +126,7 @@ func appendFields(b []byte, h http.Header, upgrade bool) ([]byte, error) {
 	if upgrade {
 		b = append(b, "Connection: Upgrade\r\n"...)
 	}
-	if httpguts.HeaderValuesContainsToken(h["Te"], "trailers") {
+	if httprules.HasToken(h["Te"], "trailers") {
 		b = append(b, "Te: trailers\r\n"...) // means the same on the next hop
 	}
 	return b, nil
@@ -151,7 +151,7 @@ func named(connection []string, name string, upgrade bool) bool {
 	if len(connection) == 0 || (upgrade && name == "Upgrade") {
 		return false
 	}
-	return httpguts.HeaderValuesContainsToken(connection, name)
+	return httprules.HasToken(connection, name)
 }
 
 func appendFraming(b []byte, r *http.Request, f framing) ([]byte, error) {
@@ -174,7 +174,7 @@ func appendFraming(b []byte, r *http.Request, f framing) ([]byte, error) {
 func appendTrailerNames(b []byte, trailer http.Header) ([]byte, error) {
 	sep := "Trailer: "
 	for name := range trailer {
-		if !httpguts.ValidTrailerHeader(name) || !validToken(name) {
+		if !httprules.ValidTrailer(name) || !httprules.ValidFieldName(name) {
 			return b, fmt.Errorf("header name %q cannot be a trailer", name)
 		}
 		b = append(b, sep...)
@@ -192,7 +192,7 @@ func appendTrailer(b []byte, trailer http.Header) ([]byte, error) {
 	b = append(b, "0\r\n"...)
 	for name, values := range trailer {
 		for _, v := range values {
-			if !validToken(name) || !validValue(v) {
+			if !httprules.ValidFieldName(name) || !httprules.ValidFieldValue(v) {
 				return b, fmt.Errorf("trailer %q is not valid", name)
 			}
 			b = append(b, name...)
@@ -203,37 +203,3 @@ func appendTrailer(b []byte, trailer http.Header) ([]byte, error) {
 	}
 	return append(b, "\r\n"...), nil
 }
-
-func validToken(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if !tokenByte[s[i]] {
-			return false
-		}
-	}
-	return s != ""
-}
-
-// validValue allows what RFC 9110, section 5.5, allows: visible characters,
-// bytes above ASCII, spaces and tabs.
-func validValue(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-// tokenByte says which bytes a token is made of (RFC 9110, section 5.6.2).
-var tokenByte = func() (t [256]bool) {
-	for c := '0'; c <= '9'; c++ {
-		t[c] = true
-	}
-	for c := 'a'; c <= 'z'; c++ {
-		t[c], t[c-'a'+'A'] = true, true
-	}
-	for _, c := range "!#$%&'*+-.^_`|~" {
-		t[c] = true
-	}
-	return t
-}()
