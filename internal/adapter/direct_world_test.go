@@ -137,10 +137,13 @@ func (w *directWorld) answerLambda(rw http.ResponseWriter, r *http.Request) {
 	for e.err == nil {
 		var n int
 		n, e.err = r.Body.Read(buf)
-		if n > 0 && all.Len() < 1<<20 {
-			all.Write(buf[:n])
-			w.pieces <- string(buf[:n])
+		if n == 0 {
+			continue
 		}
+		if all.Len() < 1<<20 {
+			all.Write(buf[:n])
+		}
+		w.pieces <- string(buf[:n])
 	}
 	if errors.Is(e.err, io.EOF) {
 		e.err = nil
