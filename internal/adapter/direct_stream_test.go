@@ -265,7 +265,8 @@ func TestDirectStreamHoldsNothing(t *testing.T) {
 	}
 }
 
-// TestDirectStreamTooLarge ends after 200 MB.
+// TestDirectStreamTooLarge ends after 200 MB, and before Lambda has had enough:
+// its own error would say nothing about why.
 func TestDirectStreamTooLarge(t *testing.T) {
 	w := newDirectWorld(t, func(rw http.ResponseWriter, _ *http.Request) {
 		piece := make([]byte, 1<<20)
@@ -283,6 +284,9 @@ func TestDirectStreamTooLarge(t *testing.T) {
 	e := w.wantEnd(restEvent("GET", "/", ""), time.Minute)
 	if fe := trailerError(t, e); fe.Type != "LambdaDispatch.ResponseTooLarge" {
 		t.Errorf("error %+v", fe)
+	}
+	if e.size > 200<<20 || e.size < 199<<20 {
+		t.Errorf("%d bytes were sent", e.size)
 	}
 	close(w.pieces)
 	w.wantLines("level=ERROR|error_type=LambdaDispatch.ResponseTooLarge")
