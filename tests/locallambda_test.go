@@ -54,7 +54,8 @@ func TestLocalLambdaStreams(t *testing.T) {
 	}
 	defer res.GetStream().Close()
 	var last types.InvokeWithResponseStreamResponseEvent
-	for last = range res.GetStream().Events() {
+	for ev := range res.GetStream().Events() {
+		last = ev
 	}
 	end, ok := last.(*types.InvokeWithResponseStreamResponseEventMemberInvokeComplete)
 	if !ok || aws.ToString(end.Value.LogResult) == "" || aws.ToString(res.ExecutedVersion) != "$LATEST" {
