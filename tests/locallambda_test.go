@@ -2,6 +2,7 @@ package tests
 
 import (
 	"errors"
+	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
@@ -23,11 +24,13 @@ func TestLocalLambdaOnItsOwn(t *testing.T) {
 		RetryMaxAttempts: 1,
 	})
 
-	res, err := client.Invoke(t.Context(), &lambda.InvokeInput{FunctionName: aws.String("app"), Payload: []byte(`{"Records":[]}`)})
+	res, err := client.Invoke(t.Context(), &lambda.InvokeInput{
+		FunctionName: aws.String("app"), Payload: urlEvent(http.MethodGet, "/ping", "", nil),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if aws.ToString(res.FunctionError) == "" || !strings.Contains(string(res.Payload), "dispatch event") {
+	if got := proxyResultOf(t, string(res.Payload)); res.FunctionError != nil || got.StatusCode != 200 || got.Body != "pong" {
 		t.Errorf("a direct event was answered with %s", res.Payload)
 	}
 
