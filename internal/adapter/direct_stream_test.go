@@ -289,6 +289,9 @@ func TestDirectStreamTooLarge(t *testing.T) {
 	if fe := trailerError(t, e); fe.Type != "LambdaDispatch.ResponseTooLarge" {
 		t.Errorf("error %+v", fe)
 	}
+	if e.size > 200<<20 || e.size < 199<<20 {
+		t.Errorf("%d bytes were sent", e.size)
+	}
 	close(w.pieces)
 	if total := <-taken; total > 200<<20 || total < 199<<20 {
 		t.Errorf("%d bytes were sent", total)

@@ -39,8 +39,9 @@ type directEnd struct {
 	how     string // "response" or "error"
 	header  http.Header
 	trailer http.Header
-	body    string
-	err     error // of reading the body
+	body    string // the first MB of it
+	size    int64  // of the whole body
+	err     error  // of reading the body
 }
 
 type syncBuffer struct {
@@ -137,13 +138,11 @@ func (w *directWorld) answerLambda(rw http.ResponseWriter, r *http.Request) {
 	for e.err == nil {
 		var n int
 		n, e.err = r.Body.Read(buf)
-		if n == 0 {
-			continue
-		}
-		if all.Len() < 1<<20 {
+		e.size += int64(n)
+		if n > 0 && all.Len() < 1<<20 {
 			all.Write(buf[:n])
+			w.pieces <- string(buf[:n])
 		}
-		w.pieces <- string(buf[:n])
 	}
 	if errors.Is(e.err, io.EOF) {
 		e.err = nil
