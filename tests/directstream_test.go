@@ -32,6 +32,9 @@ func (l *localLambda) sdk() *lambda.Client {
 type wholeBodies struct{}
 
 func (wholeBodies) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Body == nil {
+		return http.DefaultTransport.RoundTrip(req)
+	}
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
 		return nil, err

