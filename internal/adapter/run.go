@@ -57,6 +57,11 @@ func (p *process) run(ctx context.Context, signals <-chan os.Signal) error {
 	if ctx.Err() != nil {
 		return nil
 	}
+	if proxy := p.cfg.RuntimeAPIProxy; proxy != "" {
+		if err := awaitProxy(ctx, proxy, new(net.Dialer).DialContext); err != nil && ctx.Err() == nil {
+			return p.failed(ctx, "initialisation failed", p.extensions.InitError, "LambdaDispatch.NoRuntimeAPIProxy", err)
+		}
+	}
 	if p.initType() == initSnapStart {
 		if err := p.snapshot(ctx); err != nil || ctx.Err() != nil {
 			return err
