@@ -271,32 +271,35 @@ func (s service) results(p *prices, a assumptions, page string) map[string]float
 	seconds := (s["a request waits for others, ms"] + s["a request's CPU, ms of one vCPU"]*math.Max(1, 1769/mb)) / 1000
 	single := requests*seconds*p.lambdaHour(mb)/3600 + requests/1e6*p.of("Lambda, million requests")
 
-	peak := s["Fargate is ready for the peak, hours a day"]
-	taskHours := days * (peak*s.tasks(busy, a) + (24-peak)*s.tasks(rest, a))
-	fargate := taskHours*p.taskHour(s["vCPU of a Fargate task with the app"], s["GB of a Fargate task with the app"]) +
-		p.balancerMonth() + p.endpointsMonth(3) + units(1)
+	fargate := func(peak float64) float64 {
+		taskHours := days * (peak*s.tasks(busy, a) + (24-peak)*s.tasks(rest, a))
+		return taskHours*p.taskHour(s["vCPU of a Fargate task with the app"], s["GB of a Fargate task with the app"]) +
+			p.balancerMonth() + p.endpointsMonth(3) + units(1)
+	}
+	alone := fargate(s["Fargate is ready for the peak, hours a day"])
 
 	logs := func(what string) float64 {
 		return requests / 1e6 * said(p.t, page, what+`, ([\d.]+) KB a request`) * p.of("Logs, GB")
 	}
 	return map[string]float64{
-		"million requests":                                requests / 1e6,
-		"requests at once when busy":                      busy * s.duration(),
-		"instances when busy":                             s.instances(busy) * (1 - math.Exp(-busy/s["routers"]*(a.idle+s.duration()))),
-		"Fargate tasks at the peak":                       s.tasks(busy, a),
-		"routers, load balancer, endpoints":               fixed,
-		"capacity units":                                  units(1),
-		"bytes between zones":                             zones,
-		"instances and their invocations":                 instances,
-		"lambda-dispatch":                                 fixed + units(1) + zones + instances,
-		"Function URL":                                    single,
-		"HTTP API and Lambda":                             single + requests/1e6*p.of("HTTP API, million requests"),
-		"REST API and Lambda":                             single + requests/1e6*p.of("REST API, million requests"),
-		"load balancer and Lambda":                        single + p.balancerMonth() + units(0.4),
-		"Fargate alone":                                   fargate,
-		"Caddy in front of Fargate":                       fargate + routers,
-		"on top: log of the routers, 1.5 KB a request":    logs("log of the routers"),
-		"on top: lines of Lambda's own, 0.4 KB a request": logs("lines of Lambda's own"),
+		"million requests":                  requests / 1e6,
+		"requests at once when busy":        busy * s.duration(),
+		"instances when busy":               s.instances(busy) * (1 - math.Exp(-busy/s["routers"]*(a.idle+s.duration()))),
+		"Fargate tasks at the peak":         s.tasks(busy, a),
+		"routers, load balancer, endpoints": fixed,
+		"capacity units":                    units(1),
+		"bytes between zones":               zones,
+		"instances and their invocations":   instances,
+		"lambda-dispatch":                   fixed + units(1) + zones + instances,
+		"Function URL":                      single,
+		"HTTP API and Lambda":               single + requests/1e6*p.of("HTTP API, million requests"),
+		"REST API and Lambda":               single + requests/1e6*p.of("REST API, million requests"),
+		"load balancer and Lambda":          single + p.balancerMonth() + units(0.4),
+		"Fargate alone":                     alone,
+		"Fargate alone, by a timetable that knows the busy hours": fargate(s["busy, hours a day"]),
+		"Caddy in front of Fargate":                               alone + routers,
+		"on top: log of the routers, 1.5 KB a request":            logs("log of the routers"),
+		"on top: lines of Lambda's own, 0.4 KB a request":         logs("lines of Lambda's own"),
 	}
 }
 
