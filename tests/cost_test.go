@@ -298,7 +298,7 @@ func (s service) results(p *prices, a assumptions, page string) map[string]float
 		"Fargate alone":                     alone,
 		"Fargate alone, by a timetable that knows the busy hours": fargate(s["busy, hours a day"]),
 		"Caddy in front of Fargate":                               alone + routers,
-		"on top: log of the routers, 1.5 KB a request":            logs("log of the routers"),
+		"on top: log of the routers, 1.2 KB a request":            logs("log of the routers"),
 		"on top: lines of Lambda's own, 0.4 KB a request":         logs("lines of Lambda's own"),
 	}
 }
