@@ -1,7 +1,9 @@
 package tests
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -205,4 +207,40 @@ func (g *gate) count(resp *http.Response) error {
 		g.accepted++
 	}
 	return nil
+}
+
+// mostInstances returns how many instances there were at the same time by
+// the environments' own account, which they are part of for less time than they
+// have an invocation.
+func (l *localLambda) mostInstances(t *testing.T) (most int) {
+	t.Helper()
+	type line struct {
+		At      string `json:"timestamp"` // UTC, and all of the same length
+		Message string `json:"message"`
+		Reason  string `json:"reason"`
+	}
+	var lines []line
+	for text := range strings.Lines(l.logs.String()) {
+		var e line
+		if json.Unmarshal([]byte(text), &e) == nil && // an instance that ends otherwise was never ready
+			(e.Message == "instance ready" || e.Message == "instance ended" && e.Reason == "drained") {
+			lines = append(lines, e)
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b line) int { // ends before beginnings of the same millisecond
+		return cmp.Or(strings.Compare(a.At, b.At), strings.Compare(a.Message, b.Message))
+	})
+	now := 0
+	for _, e := range lines {
+		if e.Message == "instance ready" {
+			now++
+		} else {
+			now--
+		}
+		most = max(most, now)
+	}
+	if now != 0 {
+		t.Errorf("%d instances have not ended", now)
+	}
+	return most
 }

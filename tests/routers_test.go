@@ -9,7 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,7 +62,7 @@ func startService(t *testing.T, concurrency int) *service {
 		t.Fatal(err)
 	}
 	s.lambda = startLocalLambdaOf(t, nil, self, "--listen", "127.0.0.1:0",
-		"--max-environments", fmt.Sprint(concurrency), "--env", ledgerVar+"="+s.ledger,
+		"--max-environments", strconv.Itoa(concurrency), "--env", ledgerVar+"="+s.ledger,
 		"--env", "LAMBDA_DISPATCH_LOG_FORMAT=json")
 	invokeAPI, err := url.Parse(s.lambda.endpoint)
 	if err != nil {
@@ -288,6 +288,8 @@ func (s *service) checkNothingIsLost() {
 			}
 		}
 	}
+	s.balancer.mu.Lock()
+	defer s.balancer.mu.Unlock()
 	for _, f := range s.balancer.failures {
 		s.t.Errorf("no response from a router: %s", f)
 	}
@@ -310,7 +312,9 @@ func (s *service) checkInvocations(concurrency int, throttles bool) {
 		r.checkEnded(results...)
 	}
 	g := s.gate
-	busy := s.mostInstances()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	busy := s.lambda.mostInstances(s.t)
 	s.t.Logf("limit %d: %d instances at once, %d invocations, %d throttled, %d open at once",
 		concurrency, busy, g.accepted, g.throttled, g.most)
 	if busy > concurrency || busy < serviceRouters {
@@ -322,43 +326,4 @@ func (s *service) checkInvocations(concurrency int, throttles bool) {
 	if throttles && g.throttled == 0 {
 		s.t.Error("nothing was throttled: this shows nothing")
 	}
-}
-
-// mostInstances returns how many instances there were at the same time by
-// the environments' own account, which they are part of for less time than they
-// have an invocation.
-func (s *service) mostInstances() (most int) {
-	s.t.Helper()
-	type change struct {
-		at string // in UTC and all of the same length, or else not comparable
-		by int
-	}
-	var changes []change
-	for msg, by := range map[string]int{"instance ready": 1, "instance ended": -1} {
-		for _, e := range s.lambda.logs.lines(msg) {
-			if by < 0 && e["reason"] != "drained" {
-				continue // it was never ready
-			}
-			at, err := time.Parse(time.RFC3339Nano, fmt.Sprint(e["time"]))
-			if err != nil {
-				s.t.Fatalf("%v: %v", e, err)
-			}
-			changes = append(changes, change{at.UTC().Format("2006-01-02T15:04:05.000000000"), by})
-		}
-	}
-	slices.SortFunc(changes, func(a, b change) int {
-		if c := strings.Compare(a.at, b.at); c != 0 {
-			return c
-		}
-		return a.by - b.by
-	})
-	now := 0
-	for _, c := range changes {
-		now += c.by
-		most = max(most, now)
-	}
-	if now != 0 {
-		s.t.Errorf("%d instances have not ended", now)
-	}
-	return most
 }
