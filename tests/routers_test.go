@@ -268,30 +268,32 @@ func TestRoutersAreReplacedUnderLoad(t *testing.T) {
 	}
 }
 
-// checkNothingIsLost checks that each request was answered in full and executed
-// once.
+// checkNothingIsLost checks that each request was answered in full, and that no
+// POST was executed twice.
 func (s *service) checkNothingIsLost() {
 	s.t.Helper()
 	executed := readLedger(s.t, s.ledger)
 	for i, kind := range []struct {
-		name  string
-		tally *tally
-	}{{"post", &s.posts}, {"get", &s.gets}, {"stream", &s.streams}, {"long", &s.longs}} {
+		name   string
+		tally  *tally
+		posted bool
+	}{{"post", &s.posts, true}, {"get", &s.gets, false}, {"stream", &s.streams, false}, {"long", &s.longs, true}} {
 		sent, c := int(s.sent[i].Load()), kind.tally
 		s.t.Logf("%s: %v", kind.name, c)
 		if c.whole != sent || sent == 0 || c.wrong != "" {
 			s.t.Errorf("%s: %d of %d were answered whole; %s %s", kind.name, c.whole, sent, c.firstFailure, c.wrong)
 		}
 		for id := range sent {
-			if n := executed[fmt.Sprintf("%s%d", kind.name, id+1)]; n != 1 {
+			// A GET may be sent again, which is none of this test's business.
+			if n := executed[fmt.Sprintf("%s%d", kind.name, id+1)]; n > 1 && kind.posted {
 				s.t.Errorf("%s%d was executed %d times", kind.name, id+1, n)
 			}
 		}
 	}
 	s.balancer.mu.Lock()
 	defer s.balancer.mu.Unlock()
-	for _, f := range s.balancer.failures {
-		s.t.Errorf("no response from a router: %s", f)
+	if f := s.balancer.failures; len(f) > 0 {
+		s.t.Errorf("%d times no response from a router, first %s", len(f), f[0])
 	}
 }
 
