@@ -192,8 +192,8 @@ func TestCostsThatFollowFromThePrices(t *testing.T) {
 	}
 }
 
-// service is a column of the example: its inputs by name.
-type service map[string]float64
+// example is a column of the example: its inputs by name.
+type example map[string]float64
 
 // assumptions are what the example says in its prose.
 type assumptions struct {
@@ -212,42 +212,42 @@ func readAssumptions(t *testing.T, page string) assumptions {
 }
 
 // perDay is something that differs between busy and other hours, summed over a day.
-func (s service) perDay(hourly func(rate float64) float64) float64 {
+func (s example) perDay(hourly func(rate float64) float64) float64 {
 	busy := s["busy, hours a day"]
 	return busy*hourly(s["requests a second when busy"]) + (24-busy)*hourly(s["requests a second otherwise"])
 }
 
 // duration is how long a request takes, in seconds, where it has a whole vCPU for itself.
-func (s service) duration() float64 {
+func (s example) duration() float64 {
 	return (s["a request waits for others, ms"] + s["a request's CPU, ms of one vCPU"]) / 1000
 }
 
 // cpus is how many vCPUs are busy with so many requests a second.
-func (s service) cpus(rate float64) float64 {
+func (s example) cpus(rate float64) float64 {
 	return rate * s["a request's CPU, ms of one vCPU"] / 1000
 }
 
 // instances is how many all routers together have when busy: each has its own.
-func (s service) instances(rate float64) float64 {
+func (s example) instances(rate float64) float64 {
 	each := rate / s["routers"]
 	return s["routers"] * math.Max(1, math.Ceil(each*s.duration()/s["target_concurrent"]))
 }
 
 // openInstances is how many are open on average. A router's last one goes when nothing
 // came for the idle timeout, which with requests at random is so for e^-(rate × time).
-func (s service) openInstances(rate float64, a assumptions) float64 {
+func (s example) openInstances(rate float64, a assumptions) float64 {
 	each := rate / s["routers"]
 	open := 1 - math.Exp(-each*(a.idle+s.duration()))
 	return s.instances(rate) * open * a.lifetime / (a.lifetime - a.overlap)
 }
 
 // tasks is how many Fargate tasks the app needs.
-func (s service) tasks(rate float64, a assumptions) float64 {
+func (s example) tasks(rate float64, a assumptions) float64 {
 	return math.Max(s["Fargate tasks at least"], math.Ceil(s.cpus(rate)/a.busyTasks/s["vCPU of a Fargate task with the app"]))
 }
 
 // results are all figures of a column of the example.
-func (s service) results(p *prices, a assumptions, page string) map[string]float64 {
+func (s example) results(p *prices, a assumptions, page string) map[string]float64 {
 	const days = hoursAMonth / 24.0
 	busy, rest := s["requests a second when busy"], s["requests a second otherwise"]
 	requests := days * s.perDay(func(rate float64) float64 { return rate * 3600 })
@@ -311,7 +311,7 @@ func TestCostsOfTheExample(t *testing.T) {
 	ways := []string{"lambda-dispatch", "Function URL", "HTTP API and Lambda", "REST API and Lambda",
 		"load balancer and Lambda", "Fargate alone", "Caddy in front of Fargate"}
 	for i := range inputs[0].cells {
-		s := service{}
+		s := example{}
 		for _, in := range inputs {
 			s[in.name] = number(t, in.cells[i])
 		}
