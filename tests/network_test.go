@@ -26,8 +26,14 @@ type localLambda struct {
 // command to run it with.
 func startLocalLambda(t *testing.T, prefix []string, flags ...string) *localLambda {
 	t.Helper()
+	return startLocalLambdaOf(t, prefix, demoBin, flags...)
+}
+
+// startLocalLambdaOf is startLocalLambda for another app.
+func startLocalLambdaOf(t *testing.T, prefix []string, app string, flags ...string) *localLambda {
+	t.Helper()
 	args := append(prefix, caddyBin, "lambda-dispatch", "local-lambda", "--function", "app", "--adapter", adapterBin)
-	args = append(append(args, flags...), "--", demoBin)
+	args = append(append(args, flags...), "--", app)
 	cmd := exec.Command(args[0], args[1:]...)
 	l := &localLambda{logs: &logBuffer{}}
 	cmd.Stderr = l.logs
