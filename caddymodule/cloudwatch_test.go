@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -40,15 +41,15 @@ func TestCloudWatchMetricsInACaddyfile(t *testing.T) {
 }
 
 func TestWrongCloudWatchMetricsInACaddyfile(t *testing.T) {
-	many := strings.Repeat(" a b", 1)
+	var many strings.Builder
 	for i := range 30 {
-		many += " d" + string(rune('A'+i)) + " v"
+		fmt.Fprintf(&many, " d%d v", i)
 	}
 	for _, tc := range []struct{ name, block, line, want string }{
 		{"argument", "lambda_dispatch x", ":2", "unexpected argument 'x': global option lambda_dispatch takes a block"},
 		{"unknown", "lambda_dispatch {\nmetrics\n}", ":3", "unrecognized subdirective 'metrics' of global option lambda_dispatch, must be one of: cloudwatch_metrics"},
 		{"option twice", "lambda_dispatch {\n}\nlambda_dispatch {\n}", ":4", "global option lambda_dispatch is given twice"},
-		{"block twice", "lambda_dispatch {\ncloudwatch_metrics\ncloudwatch_metrics\n}", ":4", "cloudwatch_metrics is given twice"},
+		{"block twice", "lambda_dispatch {\ncloudwatch_metrics {\n}\ncloudwatch_metrics\n}", ":5", "cloudwatch_metrics is given twice"},
 		{"block with argument", "lambda_dispatch {\ncloudwatch_metrics x\n}", ":3", "unexpected argument 'x': cloudwatch_metrics takes a block"},
 		{"unknown inside", metricsBlock("name x"), ":4", "unrecognized subdirective 'name' of cloudwatch_metrics, must be one of: dimensions, interval, namespace"},
 		{"namespace twice", metricsBlock("namespace a\nnamespace b"), ":5", "namespace is given twice"},
@@ -62,7 +63,7 @@ func TestWrongCloudWatchMetricsInACaddyfile(t *testing.T) {
 		{"the name of a metric", metricsBlock("dimensions Starts x"), ":4", "dimension Starts has the name of something else in the line"},
 		{"dimension with a colon", metricsBlock("dimensions :a x"), ":4", "must be named with 1 to 255 ASCII characters without a colon in front"},
 		{"empty dimension", metricsBlock("dimensions a \" \""), ":4", "dimension a is \" \", must be 1 to 1024 ASCII characters"},
-		{"too many dimensions", metricsBlock("dimensions" + many), ":4", "too many"},
+		{"too many dimensions", metricsBlock("dimensions" + many.String()), ":4", "too many"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, _, err := adapt(t, "{\n"+tc.block+"\n}\n:80 {\nlambda_dispatch a\n}\n")
