@@ -26,6 +26,9 @@ const startTimeout = 10 * time.Second
 // and takes them back when it is unloaded. It is loaded by the first
 // `lambda_dispatch` handler and needs no configuration of its own.
 type App struct {
+	// Metrics for Amazon CloudWatch on standard output. Default: none
+	CloudWatchMetrics *CloudWatchMetrics `json:"cloudwatch_metrics,omitempty"`
+
 	ctx     caddy.Context
 	logger  *zap.Logger
 	started chan struct{}
@@ -33,6 +36,8 @@ type App struct {
 	uses    map[string]*use // by function
 
 	requested []*requestedPools // of handlers whose requests choose the function
+
+	reporter *emfReporter // nil before Caddy's event "started", and without CloudWatchMetrics
 
 	quiet *time.Timer // quiesces the pools after the shutdown delay; nil before the process exits
 }
@@ -62,6 +67,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.uses = make(map[string]*use)
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
+	}
+	if a.CloudWatchMetrics != nil {
+		if err := a.CloudWatchMetrics.provision(); err != nil {
+			return fmt.Errorf("cloudwatch_metrics: %w", err)
+		}
 	}
 	events, err := ctx.App("events")
 	if err != nil {
@@ -130,6 +140,10 @@ func (a *App) Cleanup() error {
 	if a.quiet != nil {
 		a.quiet.Stop()
 	}
+	if a.reporter != nil {
+		a.reporter.stop()
+		a.reporter = nil
+	}
 	errs := []error{a.cleanupRequested()}
 	for function, u := range a.uses {
 		if u.claim != nil {
@@ -182,6 +196,7 @@ type started struct{ app *App }
 
 // Handle puts the settings in force.
 func (s started) Handle(context.Context, caddy.Event) error {
+	s.app.reporter = cloudWatchLog.start(s.app.CloudWatchMetrics, s.app.logger)
 	for function, u := range s.app.uses {
 		if err := u.shared.enforce(u.claim); err != nil {
 			// All that could be wrong with it was checked before.

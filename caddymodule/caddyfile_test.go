@@ -197,7 +197,8 @@ func TestExampleIsCompleteAndWellFormed(t *testing.T) {
 		t.Errorf("warning: %v", w)
 	}
 	known := append([]string{"listen", "advertise", "zone", "tls", "region", "endpoint", "command", "dir", "adapter", "env",
-		"port", "cold_start", "timeout", "memory", "max_environments", "warm_for"}, ownSubdirectives...)
+		"port", "cold_start", "timeout", "memory", "max_environments", "warm_for",
+		"cloudwatch_metrics", "namespace", "dimensions", "interval"}, ownSubdirectives...)
 	for _, name := range append(known, proxySubdirectives...) {
 		if !strings.Contains(string(src), name) {
 			t.Errorf("%s is not shown", name)

@@ -48,6 +48,7 @@ const statusClientGone = 499
 // `{http.lambda_dispatch.queue_wait}` | How long the request waited for a slot, as a duration
 // `{http.lambda_dispatch.queue_wait_ms}` | The same in milliseconds
 // `{http.lambda_dispatch.attempts}` | How many instances the request was sent to
+// `{http.lambda_dispatch.trace_id}` | The ID of the request's trace, from `X-Amzn-Trace-Id` or else `traceparent`; empty without
 //
 // It also sets those of `reverse_proxy` that do not concern the choice of an
 // upstream: `{http.reverse_proxy.status_code}`, `status_text`, `header.*`,
@@ -199,7 +200,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, function string,
 		return err
 	}
 	defer lease.Release()
-	logged := &loggedLease{Lease: lease}
+	logged := &loggedLease{Lease: lease, header: r.Header}
 	addToAccessLog(r, zap.Object("lambda_dispatch", logged))
 	if lease.Queued() {
 		body.readAhead()
@@ -275,7 +276,8 @@ func addToAccessLog(r *http.Request, field zap.Field) {
 // written, so that a request whose connection is aborted has them too.
 type loggedLease struct {
 	*pool.Lease
-	err error // why there was no response
+	header http.Header // of the request
+	err    error       // why there was no response
 }
 
 func (l *loggedLease) MarshalLogObject(enc zapcore.ObjectEncoder) error {
@@ -283,6 +285,9 @@ func (l *loggedLease) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("instance", l.Instance())
 	enc.AddDuration("queue_wait", l.Waited())
 	enc.AddInt("attempts", l.Attempts())
+	if id := traceID(l.header); id != "" {
+		enc.AddString("trace_id", id)
+	}
 	if err := l.err; err != nil {
 		if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok && he.Err != nil {
 			err = he.Err // without what it says of the log line itself

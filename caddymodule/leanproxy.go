@@ -99,7 +99,7 @@ func (p *leanProxy) ServeHTTP(w http.ResponseWriter, r *http.Request, lease *poo
 		return err
 	}
 	x.latency, x.resp = time.Since(x.sent), resp
-	setPlaceholders(ctx, lease, x.placeholder)
+	setPlaceholders(ctx, r.Header, lease, x.placeholder)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return p.upgrades.pass(w, req, x.extended, resp, lease)
 	}

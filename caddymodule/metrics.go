@@ -142,6 +142,7 @@ func (m poolMetrics) forget() {
 		return
 	}
 	delete(allSeries, m.pool)
+	cloudWatchLog.forget(m.pool)
 	label := prometheus.Labels{"pool": m.pool}
 	for _, vec := range []interface {
 		DeletePartialMatch(prometheus.Labels) int
@@ -196,6 +197,8 @@ var (
 	// again with the next pool of the function.
 	tunnelBytes = gaugeDesc("tunnel_bytes_total", "Bytes that crossed tunnels, without TLS and TCP: in from instances, "+
 		"out to them; in the same availability zone or from one to another.", "pool", "direction", "zone")
+	billedSeconds = gaugeDesc("billed_seconds_total", "How long invocations were open, each rounded up to a millisecond.", "pool")
+	coldStarts    = gaugeDesc("cold_starts_total", "Instances that became ready while a request waited.", "pool")
 )
 
 func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -203,7 +206,7 @@ func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
 }
 
 func (gauges) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queueDepth, oldestWait, inFlight, freeSlots, instances, desiredInstances, tunnelBytes} {
+	for _, d := range []*prometheus.Desc{queueDepth, oldestWait, inFlight, freeSlots, instances, desiredInstances, tunnelBytes, billedSeconds, coldStarts} {
 		ch <- d
 	}
 }
@@ -221,6 +224,8 @@ func (gauges) Collect(ch chan<- prometheus.Metric) {
 		gauge(inFlight, float64(s.InFlight), s.Name)
 		gauge(freeSlots, float64(s.FreeSlots), s.Name)
 		gauge(desiredInstances, float64(s.Desired), s.Name)
+		counter(billedSeconds, s.Billed.Seconds(), s.Name)
+		counter(coldStarts, float64(s.ColdStarts), s.Name)
 		for _, t := range s.Traffic {
 			counter(tunnelBytes, float64(t.In), s.Name, "in", string(t.Zone))
 			counter(tunnelBytes, float64(t.Out), s.Name, "out", string(t.Zone))

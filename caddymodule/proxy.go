@@ -178,7 +178,7 @@ func (leaseTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, gatewayError(r.Context(), err)
 	}
-	setPlaceholders(r.Context(), call.lease, nil)
+	setPlaceholders(r.Context(), r.Header, call.lease, nil)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		resp.Request = r
 		call.switched = resp
@@ -206,7 +206,7 @@ func gatewayError(ctx context.Context, err error) error {
 
 // setPlaceholders sets the placeholders of lambda_dispatch, and others if there
 // are more.
-func setPlaceholders(ctx context.Context, lease *pool.Lease, more func(key string) (any, bool)) {
+func setPlaceholders(ctx context.Context, header http.Header, lease *pool.Lease, more func(key string) (any, bool)) {
 	repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
 		return
@@ -223,6 +223,8 @@ func setPlaceholders(ctx context.Context, lease *pool.Lease, more func(key strin
 			return strconv.FormatFloat(lease.Waited().Seconds()*1e3, 'f', 3, 64), true
 		case "http.lambda_dispatch.attempts":
 			return lease.Attempts(), true
+		case "http.lambda_dispatch.trace_id":
+			return traceID(header), true
 		}
 		if more != nil {
 			return more(key)

@@ -286,6 +286,7 @@ func (s *sharedPool) close(grace time.Duration) {
 	if last != nil {
 		last.release()
 	}
+	cloudWatchLog.closePool(s.name)
 	closing.Delete(s)
 	s.metrics.forget()
 	if err != nil {

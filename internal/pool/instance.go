@@ -104,6 +104,9 @@ func (in *instance) ready(t tunnel.Tunnel) {
 	if f := p.fleet(); f.Ready-f.Expiring > p.set.Scale.MaxInstances && p.set.Scale.MaxInstances > 0 {
 		p.retire(in, drainNotNeeded) // it was overdue, and another one has its place
 	} else {
+		if p.disp.Queued() > 0 {
+			p.coldStarts++
+		}
 		p.disp.Add(&in.slots, in.limits(p.set.Scale), now)
 	}
 	p.observe(now)

@@ -223,6 +223,9 @@ func (in *instance) close(out *outcome) {
 	in.state = StateClosed
 	delete(p.instances, in)
 	p.traffic.add(in)
+	if wasReady || out.ran() {
+		p.billed += billedFor(time.Since(in.startedAt))
+	}
 	if cause != nil {
 		p.advise(in, cause, time.Now())
 	}

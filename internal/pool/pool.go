@@ -83,7 +83,11 @@ type Pool struct {
 	unserved int
 	// traffic is what has crossed the tunnels of instances that are closed.
 	traffic zoneTraffic
-	phase   phase
+	// billed is what invocations that have ended took; see Snapshot.Billed.
+	billed time.Duration
+	// coldStarts is how many instances became ready while a request waited.
+	coldStarts uint64
+	phase      phase
 	// settled is closed when, in phase closing, no request is left.
 	settled chan struct{}
 }

@@ -22,6 +22,13 @@ type Snapshot struct {
 	// Traffic is what has crossed tunnels in the pool's life, by how the zones
 	// of their ends relate. It has an entry for each of Zones, in their order.
 	Traffic []Traffic `json:"traffic"`
+	// Billed is how long invocations have been open in the pool's life, each
+	// from its start, rounded up to Lambda's unit once it has ended. One that
+	// has not called back counts from when it does, or when it is known that it
+	// has run. It never falls.
+	Billed time.Duration `json:"-"`
+	// ColdStarts is how many instances became ready while a request waited.
+	ColdStarts uint64 `json:"-"`
 	// Instances are all that are not closed, the oldest first.
 	Instances []InstanceSnapshot `json:"instances"`
 }
@@ -52,6 +59,8 @@ func (p *Pool) Snapshot() Snapshot {
 		OldestWait: p.disp.OldestWait(now),
 		InFlight:   p.disp.InFlight(),
 		FreeSlots:  p.disp.Free(),
+		Billed:     p.billed,
+		ColdStarts: p.coldStarts,
 		Instances:  make([]InstanceSnapshot, 0, len(p.instances)),
 	}
 	if p.scaler != nil {
@@ -69,6 +78,7 @@ func (p *Pool) Snapshot() Snapshot {
 			Reason:    in.why,
 		}
 		if in.tunnel != nil {
+			s.Billed += now.Sub(in.startedAt)
 			ready, deadline := in.readyAt, in.deadline
 			is.Environment, is.Zone = in.tunnel.Ready().Environment, in.tunnel.Ready().Zone
 			is.ReadyAt, is.Deadline = &ready, &deadline

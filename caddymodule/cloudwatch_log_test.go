@@ -1,0 +1,182 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+)
+
+// emfLines decodes what has been written, and empties the buffer.
+func emfLines(t *testing.T, out *bytes.Buffer) []map[string]any {
+	t.Helper()
+	lines := make([]map[string]any, 0, 2)
+	for dec := json.NewDecoder(out); dec.More(); {
+		var line map[string]any
+		if err := dec.Decode(&line); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, line)
+	}
+	out.Reset()
+	return lines
+}
+
+func everyMinute(namespace string) *CloudWatchMetrics {
+	return &CloudWatchMetrics{Namespace: namespace, Interval: caddy.Duration(time.Minute)}
+}
+
+func namespaceOf(line map[string]any) any {
+	meta := line["_aws"].(map[string]any)
+	return meta["CloudWatchMetrics"].([]any)[0].(map[string]any)["Namespace"]
+}
+
+func TestEMFLinesComeEveryInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, out := newEMFFamilies(), new(bytes.Buffer)
+		f.busy("a") // before there were any reports
+		l := newEMFLog(out, f.gather)
+		r := l.start(everyMinute("N"), nopLog)
+		f.starts.WithLabelValues("a").Add(4)
+		f.busy("b")
+		time.Sleep(time.Minute - time.Nanosecond)
+		synctest.Wait()
+		if out.Len() != 0 {
+			t.Errorf("after less than a minute: %s", out)
+		}
+		for i, want := range []float64{4, 0} {
+			if i == 0 {
+				time.Sleep(time.Nanosecond)
+			} else {
+				time.Sleep(time.Minute)
+			}
+			synctest.Wait()
+			got := emfLines(t, out)
+			if len(got) != 2 || got[0]["pool"] != "a" || got[1]["pool"] != "b" {
+				t.Fatalf("minute %d: got %v", i, got)
+			}
+			if got[0]["Starts"] != want || got[0]["InstancesReady"] != 1.0 {
+				t.Errorf("minute %d: got %v, want %v starts", i, got[0], want)
+			}
+		}
+		r.stop()
+		time.Sleep(time.Hour)
+		if out.Len() != 0 {
+			t.Errorf("after the end: %s", out)
+		}
+	})
+}
+
+// Whatever happens is reported once, by the configuration under which it
+// happened.
+func TestEMFLinesAcrossReloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, out := newEMFFamilies(), new(bytes.Buffer)
+		l := newEMFLog(out, f.gather)
+		first := l.start(everyMinute("First"), nopLog)
+		f.ready.WithLabelValues("a", "ready").Set(1)
+		f.starts.WithLabelValues("a").Add(4)
+		time.Sleep(30 * time.Second)
+
+		second := l.start(everyMinute("Second"), nopLog)
+		got := emfLines(t, out)
+		if len(got) != 1 || got[0]["Starts"] != 4.0 || namespaceOf(got[0]) != "First" {
+			t.Fatalf("at the reload: %v", got)
+		}
+		f.starts.WithLabelValues("a").Add(2)
+		time.Sleep(45 * time.Second) // the first would report
+		first.stop()
+		synctest.Wait()
+		if out.Len() != 0 {
+			t.Errorf("the configuration before reports: %s", out)
+		}
+		time.Sleep(15 * time.Second)
+		synctest.Wait()
+		got = emfLines(t, out)
+		if len(got) != 1 || got[0]["Starts"] != 2.0 || namespaceOf(got[0]) != "Second" {
+			t.Fatalf("after the reload: %v", got)
+		}
+
+		f.starts.WithLabelValues("a").Add(1)
+		if l.start(nil, nopLog) != nil {
+			t.Error("there is a reporter without a configuration")
+		}
+		second.stop()
+		if got := emfLines(t, out); len(got) != 1 || got[0]["Starts"] != 1.0 {
+			t.Errorf("at the end of the reports: %v", got)
+		}
+		l.closePool("a")
+		if out.Len() != 0 {
+			t.Errorf("without reports: %s", out)
+		}
+	})
+}
+
+// What has happened since the last interval is reported when a pool closes, also
+// after its configuration has gone. Its next life begins with nothing.
+func TestEMFLineOfAPoolThatCloses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, out := newEMFFamilies(), new(bytes.Buffer)
+		l := newEMFLog(out, f.gather)
+		r := l.start(everyMinute("N"), nopLog)
+		f.busy("a")
+		f.busy("b")
+		r.stop()
+		l.closePool("a")
+		if got := emfLines(t, out); len(got) != 1 || got[0]["pool"] != "a" || got[0]["BilledSeconds"] != 12.5 {
+			t.Errorf("at the end of the pool: %v", got)
+		}
+		f.billed.Reset()
+		f.billed.WithLabelValues("a").Add(20)
+		l.closePool("a")
+		if got := emfLines(t, out); len(got) != 1 || got[0]["BilledSeconds"] != 20.0 || got[0]["Starts"] != 0.0 {
+			t.Errorf("at the end of the next pool: %v", got)
+		}
+	})
+}
+
+// What is left of a pool that has gone is no reason for a line.
+func TestNoEMFLineForAPoolThatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, out := newEMFFamilies(), new(bytes.Buffer)
+		l := newEMFLog(out, f.gather)
+		r := l.start(everyMinute("N"), nopLog)
+		defer r.stop()
+		f.starts.WithLabelValues("a").Add(1)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if got := emfLines(t, out); len(got) != 1 {
+			t.Errorf("got %v", got)
+		}
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if out.Len() != 0 {
+			t.Errorf("got %s", out)
+		}
+	})
+}
+
+type brokenPipe struct{}
+
+func (brokenPipe) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
+
+func TestEMFLinesThatCannotBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newEMFFamilies()
+		core, logs := observer.New(zap.ErrorLevel)
+		r := newEMFLog(brokenPipe{}, f.gather).start(everyMinute("N"), zap.New(core))
+		defer r.stop()
+		f.busy("a")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := logs.FilterMessage("metrics for CloudWatch are not written").Len(); n != 1 {
+			t.Errorf("%d lines say so", n)
+		}
+	})
+}
