@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,18 +14,40 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
+// lineBuffer is a buffer that a test reads while reporters write.
+type lineBuffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *lineBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lineBuffer) Len() int { return len(b.String()) }
+
+func (b *lineBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
 // emfLines decodes what has been written, and empties the buffer.
-func emfLines(t *testing.T, out *bytes.Buffer) []map[string]any {
+func emfLines(t *testing.T, out *lineBuffer) []map[string]any {
 	t.Helper()
 	lines := make([]map[string]any, 0, 2)
-	for dec := json.NewDecoder(out); dec.More(); {
+	out.mu.Lock()
+	defer out.mu.Unlock()
+	for dec := json.NewDecoder(&out.buf); dec.More(); {
 		var line map[string]any
 		if err := dec.Decode(&line); err != nil {
 			t.Fatal(err)
 		}
 		lines = append(lines, line)
 	}
-	out.Reset()
+	out.buf.Reset()
 	return lines
 }
 
@@ -39,7 +62,7 @@ func namespaceOf(line map[string]any) any {
 
 func TestEMFLinesComeEveryInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, out := newEMFFamilies(), new(bytes.Buffer)
+		f, out := newEMFFamilies(), new(lineBuffer)
 		f.busy("a") // before there were any reports
 		l := newEMFLog(out, f.gather)
 		r := l.start(everyMinute("N"), nopLog)
@@ -77,7 +100,7 @@ func TestEMFLinesComeEveryInterval(t *testing.T) {
 // happened.
 func TestEMFLinesAcrossReloads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, out := newEMFFamilies(), new(bytes.Buffer)
+		f, out := newEMFFamilies(), new(lineBuffer)
 		l := newEMFLog(out, f.gather)
 		first := l.start(everyMinute("First"), nopLog)
 		f.ready.WithLabelValues("a", "ready").Set(1)
@@ -122,7 +145,7 @@ func TestEMFLinesAcrossReloads(t *testing.T) {
 // after its configuration has gone. Its next life begins with nothing.
 func TestEMFLineOfAPoolThatCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, out := newEMFFamilies(), new(bytes.Buffer)
+		f, out := newEMFFamilies(), new(lineBuffer)
 		l := newEMFLog(out, f.gather)
 		r := l.start(everyMinute("N"), nopLog)
 		f.busy("a")
@@ -144,7 +167,7 @@ func TestEMFLineOfAPoolThatCloses(t *testing.T) {
 // What is left of a pool that has gone is no reason for a line.
 func TestNoEMFLineForAPoolThatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, out := newEMFFamilies(), new(bytes.Buffer)
+		f, out := newEMFFamilies(), new(lineBuffer)
 		l := newEMFLog(out, f.gather)
 		r := l.start(everyMinute("N"), nopLog)
 		defer r.stop()
