@@ -57,7 +57,6 @@ var notHints = map[string]bool{
 	"in invoker local":                                          true,
 	"see what it printed, in this log":                          true,
 	"the one of its endpoint":                                   true,
-	"see what it printed: aws logs tail /aws/lambda/":           true,
 	"aws lambda update-function-configuration --function-name ": true,
 	"set the function's timeout to 900 s: every instance has to be replaced before it ends": true,
 }

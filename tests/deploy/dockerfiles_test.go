@@ -181,6 +181,26 @@ func TestImagesRunAsNobody(t *testing.T) {
 	}
 }
 
+// Lambda wants the path of an entry point to be absolute.
+// https://docs.aws.amazon.com/lambda/latest/dg/images-create.html#images-parms
+func TestFunctionImagesHaveAbsoluteEntryPoints(t *testing.T) {
+	for _, file := range []string{"examples/express/Dockerfile", "examples/fastapi/Dockerfile"} {
+		_, final := stages(t, file)
+		found := false
+		for _, c := range final.Commands {
+			if e, ok := c.(*instructions.EntrypointCommand); ok {
+				found = true
+				if !strings.HasPrefix(e.CmdLine[0], "/") {
+					t.Errorf("%s: entry point %q", file, e.CmdLine)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("%s has no entry point", file)
+		}
+	}
+}
+
 func TestRouterImage(t *testing.T) {
 	_, final := stages(t, "xcaddy.Dockerfile")
 	env := map[string]string{}

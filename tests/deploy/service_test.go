@@ -266,12 +266,18 @@ func TestCapacity(t *testing.T) {
 
 func TestListeners(t *testing.T) {
 	f := loadTemplate(t, "service.yaml", forService)
+	if got := fmt.Sprint(f.metadata("RouterService")); got != "map[After:nothing]" {
+		t.Errorf("without a certificate the service waits for %s", got)
+	}
 	if got := fmt.Sprint(f.properties("HttpListener")["DefaultActions"]); got != "[map[TargetGroupArn:Routers Type:forward]]" {
 		t.Errorf("without a certificate: %s", got)
 	}
 	f = loadTemplate(t, "service.yaml", with(forService, "CertificateArn", "arn:aws:acm:x"))
 	if got := fmt.Sprint(f.properties("HttpListener")["DefaultActions"]); !strings.Contains(got, "Protocol:HTTPS") || strings.Contains(got, "forward") {
 		t.Errorf("with a certificate: %s", got)
+	}
+	if got := fmt.Sprint(f.metadata("RouterService")); got != "map[After:HttpsListener]" {
+		t.Errorf("with a certificate the service waits for %s", got)
 	}
 	if got := fmt.Sprint(f.properties("HttpsListener")["DefaultActions"]); !strings.Contains(got, "Routers") {
 		t.Errorf("HTTPS: %s", got)

@@ -200,6 +200,12 @@ func (f *template) properties(resource string) map[string]any {
 	return f.eval(r["Properties"]).(map[string]any)
 }
 
+// metadata evaluates what a resource says besides its properties.
+func (f *template) metadata(resource string) any {
+	f.t.Helper()
+	return f.eval(f.resources[resource].(map[string]any)["Metadata"])
+}
+
 // ofType are the names of all resources of a type that are made.
 func (f *template) ofType(kind string) []string {
 	var names []string

@@ -140,16 +140,8 @@ func (iv *Invoker) seeOutput() string {
 	if iv.local {
 		return "see what it printed, in this log"
 	}
-	return "see what it printed: aws logs tail /aws/lambda/" + nameOf(iv.function)
-}
-
-// nameOf returns the bare name in a reference to a function.
-func nameOf(function string) string {
-	if _, after, ok := strings.Cut(function, ":function:"); ok {
-		function = after
-	}
-	name, _, _ := strings.Cut(function, ":")
-	return name
+	return `see what it printed: aws logs tail "$(aws lambda get-function-configuration --function-name ` + iv.function +
+		` --query LoggingConfig.LogGroup --output text)"`
 }
 
 func quoted(region string) string {

@@ -89,9 +89,9 @@ func TestHints(t *testing.T) {
 		{"out of memory", crash(`{"errorType":"Runtime.ExitError","errorMessage":"RequestId: 2f1a Error: Runtime exited with error: signal: killed"}`),
 			invoke.KindFunction, []string{"memory"}},
 		{"app crashes", crash(`{"errorType":"Runtime.ExitError","errorMessage":"RequestId: 2f1a Error: Runtime exited with error: exit status 1"}`),
-			invoke.KindFunction, []string{"aws logs tail /aws/lambda/shop"}},
+			invoke.KindFunction, []string{"aws logs tail", "--function-name shop --query LoggingConfig.LogGroup"}},
 		{"extension crashes", crash(`{"errorType":"Extension.Crash","errorMessage":"RequestId: 2f1a Error: exit code 1"}`),
-			invoke.KindFunction, []string{"aws logs tail /aws/lambda/shop"}},
+			invoke.KindFunction, []string{"aws logs tail", "--function-name shop --query LoggingConfig.LogGroup"}},
 		{"no adapter", &lambdaStub{status: 200, body: `{"statusCode":200,"body":"hello"}`},
 			invoke.KindAlien, []string{"without the adapter", "/opt/extensions"}},
 	} {
@@ -193,16 +193,5 @@ func TestABrokenConnectionHasNoHint(t *testing.T) {
 	_, err = iv.Invoke(t.Context(), invoke.NewEvent("shop", "h:1", "", 1))
 	if e, ok := errors.AsType[*invoke.Error](err); !ok || e.Kind != invoke.KindUnreachable || e.Hint != "" {
 		t.Errorf("got %#v", err)
-	}
-}
-
-func TestNameOf(t *testing.T) {
-	for ref, want := range map[string]string{
-		"shop": "shop", "shop:live": "shop", "arn:aws:lambda:eu-central-1:123456789012:function:shop": "shop",
-		"arn:aws:lambda:eu-central-1:123456789012:function:shop:live": "shop", "123456789012:function:shop": "shop",
-	} {
-		if got := nameOf(ref); got != want {
-			t.Errorf("%s has name %s", ref, got)
-		}
 	}
 }
