@@ -1,6 +1,6 @@
 package directevent
 
-import "strings"
+import "bytes"
 
 // shape is how a source describes requests and wants its answers.
 type shape int
@@ -52,8 +52,12 @@ func (e *envelope) classify() (Source, shape) {
 // isFunctionURL tells a function URL from an HTTP API, whose events look the
 // same: <id>.lambda-url.<region>.on.aws. A function URL has no other domain
 // name; what stands in front of it must send this one as Host.
-func isFunctionURL(domainName string) bool {
-	return strings.HasSuffix(domainName, ".on.aws") && strings.Contains(domainName, ".lambda-url.")
+func isFunctionURL(domainName token) bool {
+	if domainName.kind() != '"' {
+		return false
+	}
+	name := domainName.text()
+	return bytes.HasSuffix(name, []byte(".on.aws")) && bytes.Contains(name, []byte(".lambda-url."))
 }
 
 // otherShapes are the sources that can be told by the names in their events

@@ -16,25 +16,20 @@ const (
 // vouch adds what the app can rely on. Of a source that has no request context
 // X-Amzn-Request-Context is null.
 func (e *Event) vouch(context token, inv *Invocation) {
-	values := make([]string, 5)
-	set := func(name, value string) {
-		values[0] = value
-		e.Header[name], values = values[:1:1], values[1:]
-	}
-	set(headerLambdaContext, lambdaContext(inv))
+	e.setHeader(headerLambdaContext, lambdaContext(inv))
 	if context == nil {
 		context = token("null")
 	}
-	set(headerRequestContext, headerJSON(context))
+	e.setHeader(headerRequestContext, headerJSON(context))
 	if inv.TenantID != "" {
-		set(headerTenant, fieldValue(inv.TenantID))
+		e.setHeader(headerTenant, fieldValue(inv.TenantID))
 	}
 	if inv.TraceID != "" {
-		set(headerTrace, fieldValue(inv.TraceID))
+		e.setHeader(headerTrace, fieldValue(inv.TraceID))
 	}
 	if _, have := e.Header["Traceparent"]; !have {
 		if parent := traceparent(inv.TraceID); parent != "" {
-			set("Traceparent", parent)
+			e.setHeader("Traceparent", parent)
 			// It would belong to another trace (W3C Trace Context, 2.2.4 and 3.3).
 			delete(e.Header, "Tracestate")
 		}
@@ -42,12 +37,10 @@ func (e *Event) vouch(context token, inv *Invocation) {
 }
 
 func headerJSON(t token) string {
-	for _, c := range t {
-		if c < ' ' || c >= 0x7f {
-			return string(appendHeaderJSON(make([]byte, 0, len(t)+64), t))
-		}
+	if isPrintable(t) {
+		return string(t)
 	}
-	return string(t)
+	return string(appendHeaderJSON(make([]byte, 0, len(t)+64), t))
 }
 
 // lambdaContext is the context in the JSON that Lambda Web Adapter's users know.
@@ -104,26 +97,28 @@ func appendJSON(b []byte, name, json string) []byte {
 // for a span that nobody reports.
 // https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
 func traceparent(xray string) string {
-	var trace, span string
-	flags := "00"
+	var root, parent, sampled string
 	for field := range strings.SplitSeq(xray, ";") {
 		switch name, value, _ := strings.Cut(strings.Trim(field, " "), "="); name {
 		case "Root":
-			if version, rest, _ := strings.Cut(value, "-"); version == "1" {
-				trace = strings.Replace(rest, "-", "", 1)
-			}
+			root = value
 		case "Parent":
-			span = value
+			parent = value
 		case "Sampled":
-			if value == "1" {
-				flags = "01"
-			}
+			sampled = value
 		}
 	}
-	if !isID(trace, 32) || !isID(span, 16) {
+	version, trace, _ := strings.Cut(root, "-")
+	seconds, rest, _ := strings.Cut(trace, "-")
+	trace = seconds + rest
+	if version != "1" || !isID(trace, 32) || !isID(parent, 16) {
 		return ""
 	}
-	return "00-" + strings.ToLower(trace) + "-" + strings.ToLower(span) + "-" + flags
+	flags := "-00"
+	if sampled == "1" {
+		flags = "-01"
+	}
+	return strings.ToLower("00-" + trace + "-" + parent + flags)
 }
 
 // isID reports whether s is as many hexadecimal digits and not all of them 0.

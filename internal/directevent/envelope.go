@@ -268,9 +268,9 @@ func isTrue(t token) bool { return t.kind() == 't' || stringOf(t) == "true" }
 type requestContext struct {
 	elb, http, connection, lattice bool
 
-	method, path string // of payload 2.0
-	domainName   string
-	sourceIP     string
+	method, path token // of payload 2.0
+	domainName   token
+	sourceIP     token
 }
 
 // read looks at valid JSON.
@@ -287,11 +287,11 @@ func (c *requestContext) read(t token) {
 		case "serviceArn", "serviceNetworkArn":
 			c.lattice = c.lattice || value.kind() == '"'
 		case "domainName":
-			c.domainName = stringOf(value)
+			c.domainName = value
 		case "identity":
 			for name, value := range members(value) {
 				if string(name) == "sourceIp" {
-					c.sourceIP = stringOf(value)
+					c.sourceIP = value
 				}
 			}
 		}
@@ -302,11 +302,11 @@ func (c *requestContext) readHTTP(t token) {
 	for name, value := range members(t) {
 		switch string(name) {
 		case "method":
-			c.method = stringOf(value)
+			c.method = value
 		case "path":
-			c.path = stringOf(value)
+			c.path = value
 		case "sourceIp":
-			c.sourceIP = stringOf(value)
+			c.sourceIP = value
 		}
 	}
 }

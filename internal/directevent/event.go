@@ -80,6 +80,7 @@ type Event struct {
 	AuthorizationMissing bool
 
 	shape shape
+	room  []string // for the values of headers: most need no allocation of their own
 }
 
 // Parse makes a request of an event. The error is an [*Error] of TypeBadEvent
@@ -96,7 +97,7 @@ func Parse(event []byte, inv Invocation, o Options) (*Event, error) {
 	if err := env.open(event); err != nil {
 		return nil, &Error{Type: TypeBadEvent, Reason: "cannot be read", Err: err}
 	}
-	e := &Event{RemoteAddr: env.context.sourceIP}
+	e := &Event{RemoteAddr: stringOf(env.context.sourceIP)}
 	e.Source, e.shape = env.classify()
 	if e.shape == shapeEvent || e.shape == shapeWebSocket {
 		e.passThrough(&env, o)
@@ -124,7 +125,7 @@ func (e *Event) passThrough(env *envelope, o Options) {
 	e.Method = http.MethodPost
 	e.Target = rooted(escape(path, lineByte))
 	e.Header = make(http.Header, 8)
-	e.Header["Content-Type"] = []string{"application/json"}
+	e.setHeader("Content-Type", "application/json")
 	e.Body = env.original
 }
 
@@ -144,8 +145,10 @@ func (e *Event) translate(env *envelope, o Options) error {
 	if e.Body, err = env.body(e.Source); err != nil {
 		return e.broken("has no valid body", err)
 	}
-	if e.Host == "" && httprules.ValidHost(env.context.domainName) {
-		e.Host = env.context.domainName
+	if e.Host == "" {
+		if domain := stringOf(env.context.domainName); httprules.ValidHost(domain) {
+			e.Host = domain
+		}
 	}
 	e.moveAuthorization(o.AuthorizationSource)
 	return nil
@@ -158,7 +161,7 @@ func (e *Event) broken(reason string, err error) error {
 func (e *envelope) method(s shape) string {
 	switch s {
 	case shapeV2:
-		return e.context.method
+		return stringOf(e.context.method)
 	case shapeLattice:
 		return e.string(keyMethod)
 	default:

@@ -12,18 +12,27 @@ var errHeader = errors.New("a header is not a string")
 
 // headerReader collects the headers of an event.
 type headerReader struct {
-	header http.Header
-	host   string
-	values []string        // room for the values of all headers
+	event  *Event
 	single map[string]bool // names that came without all their values
 	second bool            // multiValueHeaders have been read
+}
+
+// setHeader sets a header, by its canonical name, to one value.
+func (e *Event) setHeader(name, value string) {
+	if len(e.room) == 0 {
+		e.room = make([]string, 8)
+	}
+	e.room[0] = value
+	e.Header[name], e.room = e.room[:1:1], e.room[1:]
 }
 
 // readHeader sets Header and Host. Where an event has its headers twice, as
 // those of REST APIs, the map with all values counts, and the other one for
 // names that only it has.
 func (e *Event) readHeader(env *envelope) error {
-	r := headerReader{header: make(http.Header, 28)}
+	// Most requests need no more, with what vouch adds.
+	e.Header, e.room = make(http.Header, 28), make([]string, 28)
+	r := headerReader{event: e}
 	if env.has&keySet(keyMultiHeaders) != 0 {
 		if !r.readAll(env.members[keyMultiHeaders]) {
 			return errHeader
@@ -34,13 +43,12 @@ func (e *Event) readHeader(env *envelope) error {
 		return errHeader
 	}
 	if e.shape == shapeV2 {
-		r.cookies(env.members[keyCookies])
+		e.readCookies(env.members[keyCookies])
 	}
-	if cookies := r.header["Cookie"]; len(cookies) > 1 {
+	if cookies := e.Header["Cookie"]; len(cookies) > 1 {
 		// HTTP/2 may split cookies, HTTP/1.1 must not (RFC 9113, 8.2.3).
-		r.header["Cookie"] = []string{strings.Join(cookies, "; ")}
+		e.setHeader("Cookie", strings.Join(cookies, "; "))
 	}
-	e.Header, e.Host = r.header, r.host
 	return nil
 }
 
@@ -77,7 +85,7 @@ func (r *headerReader) name(text []byte) string {
 		name = wantedName(string(text))
 	}
 	if r.second {
-		if _, have := r.header[name]; have && !r.single[name] {
+		if _, have := r.event.Header[name]; have && !r.single[name] {
 			return ""
 		}
 	}
@@ -128,7 +136,7 @@ func (s *scanner) headerValue(text string) (value string, k byte) {
 	if s.simple {
 		value = text[s.pos-len(t)+1 : s.pos-1]
 		if strings.IndexByte(value, 0x7f) < 0 {
-			return strings.Trim(value, " \t"), '"'
+			return trimmed(value), '"'
 		}
 	}
 	return fieldValue(string(t.text())), '"'
@@ -143,21 +151,18 @@ func (r *headerReader) add(name string, s *scanner, text string) bool {
 	if name == "" {
 		return true
 	}
+	e := r.event
 	if name == "Host" {
-		if r.host == "" && httprules.ValidHost(value) {
-			r.host = value
+		if e.Host == "" && httprules.ValidHost(value) {
+			e.Host = value
 		}
 		return true
 	}
-	if have := r.header[name]; have != nil {
-		r.header[name] = append(have, value)
+	if have := e.Header[name]; have != nil {
+		e.Header[name] = append(have, value)
 		return true
 	}
-	if len(r.values) == 0 {
-		r.values = make([]string, 32)
-	}
-	r.values[0] = value
-	r.header[name], r.values = r.values[:1:1], r.values[1:]
+	e.setHeader(name, value)
 	if r.second {
 		if r.single == nil {
 			r.single = make(map[string]bool)
@@ -167,16 +172,22 @@ func (r *headerReader) add(name string, s *scanner, text string) bool {
 	return true
 }
 
-// cookies are apart in payload 2.0.
-func (r *headerReader) cookies(t token) {
-	var all []string
+// readCookies reads what is apart in payload 2.0.
+func (e *Event) readCookies(t token) {
+	var all []byte
 	for cookie := range elements(t) {
-		if v := fieldValue(stringOf(cookie)); v != "" {
-			all = append(all, v)
+		if cookie.kind() != '"' {
+			continue
+		}
+		if v := fieldValue(string(cookie.text())); v != "" {
+			if len(all) > 0 {
+				all = append(all, "; "...)
+			}
+			all = append(all, v...)
 		}
 	}
 	if len(all) > 0 {
-		r.header["Cookie"] = all
+		e.setHeader("Cookie", string(all))
 	}
 }
 
@@ -194,6 +205,14 @@ func fieldValue(s string) string {
 			}, s)
 			break
 		}
+	}
+	return trimmed(s)
+}
+
+// trimmed is a value without space around it, which hardly any has.
+func trimmed(s string) string {
+	if s == "" || s[0] > ' ' && s[len(s)-1] > ' ' {
+		return s
 	}
 	return strings.Trim(s, " \t")
 }

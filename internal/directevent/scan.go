@@ -290,6 +290,23 @@ func special(x uint64) uint64 {
 	return highs & (((x - 0x20*ones) &^ x) | ((quote - ones) &^ quote) | ((backslash - ones) &^ backslash))
 }
 
+// isPrintable reports whether b is ASCII without control characters.
+func isPrintable(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		x := binary.LittleEndian.Uint64(b)
+		del := x ^ 0x7f*ones
+		if highs&(x|(x-0x20*ones)|(del-ones)) != 0 {
+			return false
+		}
+	}
+	for _, c := range b {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
 // valid reports whether data is one JSON value and nothing else.
 func valid(data []byte) bool {
 	s := scanner{data: data}

@@ -1,6 +1,7 @@
 package directevent
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"reflect"
@@ -97,6 +98,18 @@ func FuzzText(f *testing.F) {
 			t.Errorf("not a header: %q", header)
 		}
 	})
+}
+
+func TestPrintableAtEveryPlace(t *testing.T) {
+	for c := range 256 {
+		for at := range 20 {
+			b := bytes.Repeat([]byte("~ "), 10)
+			b[at] = byte(c)
+			if got, want := isPrintable(b), c >= ' ' && c < 0x7f; got != want {
+				t.Errorf("%q: printable is %v", b, got)
+			}
+		}
+	}
 }
 
 // Whatever is special is found wherever it is in the words that are looked at

@@ -130,7 +130,7 @@ func (e *envelope) path(s shape) string {
 	case e.hasAll(keySet(keyRawPath)):
 		return e.string(keyRawPath)
 	}
-	return e.context.path
+	return stringOf(e.context.path)
 }
 
 // withoutBase removes the base path, once and between segments.
