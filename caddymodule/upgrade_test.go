@@ -62,7 +62,8 @@ func TestAWordIsSaidBetweenFrames(t *testing.T) {
 			}
 		}
 		write(all[:before])
-		l.say(serviceRestart)
+		l.word.Store(&serviceRestart)
+		l.say()
 		write(all[before:])
 		at, _ := slices.BinarySearch(ends, before)
 		want := append(slices.Clone(all[:ends[at]]), serviceRestart...)
@@ -77,7 +78,8 @@ func TestNothingFollowsACloseFrame(t *testing.T) {
 	var got bytes.Buffer
 	l := newLane(&got, true)
 	_, _ = l.Write(goingAway)
-	l.say(serviceRestart)
+	l.word.Store(&serviceRestart)
+	l.say()
 	if !bytes.Equal(got.Bytes(), goingAway) {
 		t.Errorf("passed on % x", got.Bytes())
 	}
@@ -85,6 +87,21 @@ func TestNothingFollowsACloseFrame(t *testing.T) {
 	case <-l.heard:
 	default:
 		t.Error("the Close frame was not noticed")
+	}
+}
+
+// An app that hears first that the client leaves says goodbye with that status;
+// the client still gets the word that is meant for it.
+func TestTheWordComesBeforeTheAppsGoodbye(t *testing.T) {
+	var got bytes.Buffer
+	l := newLane(&got, true)
+	hello := text("hello", false)
+	_, _ = l.Write(hello)
+	l.word.Store(&serviceRestart)
+	_, _ = l.Write(slices.Concat(hello, goingAway))
+	l.say()
+	if want := slices.Concat(hello, serviceRestart); !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("passed on % x, want % x", got.Bytes(), want)
 	}
 }
 

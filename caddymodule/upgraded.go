@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -106,8 +107,12 @@ func (u *upgraded) part(word []byte, patience time.Duration) {
 		close(over)
 	})
 	defer limit.Stop()
-	words.Go(func() { u.down.say(word) })
-	words.Go(func() { u.up.say(clientLeaves) })
+	// Both words are known before one is said: who hears the first answers it,
+	// and that answer is not what the other is to hear.
+	u.down.word.Store(&word)
+	u.up.word.Store(&clientLeaves)
+	words.Go(u.down.say)
+	words.Go(u.up.say)
 	for _, heard := range []<-chan struct{}{u.down.heard, u.up.heard} {
 		select {
 		case <-heard:
@@ -132,10 +137,13 @@ type lane struct {
 	dst   io.Writer
 	heard chan struct{} // closed when the source has said goodbye, or ended
 
+	// word is a Close frame that is to follow the frame under way. It is not
+	// guarded, for it is also set while a write waits for its reader.
+	word atomic.Pointer[[]byte]
+
 	writing sync.Mutex // held while writing to dst; guards the following
 	frames  *frames    // nil: not a WebSocket
-	word    []byte     // a Close frame that is to follow the frame under way
-	said    bool       // it has been said: nothing may follow it
+	said    bool       // the word has been said: nothing may follow it
 	silent  bool       // heard is closed
 }
 
@@ -154,18 +162,17 @@ func (l *lane) Write(p []byte) (int, error) {
 	if l.frames == nil {
 		return l.dst.Write(p)
 	}
-	written := 0
-	for written < len(p) {
+	for written := 0; written < len(p); {
+		if err := l.utter(); err != nil {
+			return written, err
+		}
 		n := 0
 		// Of what comes before the word, nothing needs to be told apart.
-		for written+n < len(p) && (n == 0 || l.word == nil || l.said) {
+		for written+n < len(p) && (n == 0 || l.word.Load() == nil || l.said) {
 			n += l.frames.next(p[written+n:])
 		}
 		if !l.said {
 			if _, err := l.dst.Write(p[written : written+n]); err != nil {
-				return written, err
-			}
-			if err := l.utter(); err != nil {
 				return written, err
 			}
 		}
@@ -174,25 +181,25 @@ func (l *lane) Write(p []byte) (int, error) {
 			l.hear()
 		}
 	}
-	return written, nil
+	return len(p), l.utter()
 }
 
-// say closes the direction with a Close frame, now or after the frame under way,
-// unless the source does so itself.
-func (l *lane) say(word []byte) {
+// say closes the direction with the word, now or after the frame under way,
+// unless the source has done so itself.
+func (l *lane) say() {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	l.word = word
 	_ = l.utter() // the source's next write meets the same error
 }
 
 // utter says the word if there is one and it may be said.
 func (l *lane) utter() error {
-	if l.word == nil || l.said || !l.frames.between() || l.frames.ended {
+	word := l.word.Load()
+	if word == nil || l.said || !l.frames.between() || l.frames.ended {
 		return nil
 	}
 	l.said = true
-	_, err := l.dst.Write(l.word)
+	_, err := l.dst.Write(*word)
 	return err
 }
 
