@@ -15,7 +15,7 @@ func TestTroubleshootingQuotesTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	var code strings.Builder
-	for _, file := range []string{"internal/invoke/awslambda/hints.go", "internal/pool/hints.go"} {
+	for _, file := range []string{"internal/invoke/awslambda/hints.go", "internal/invoke/awslambda/denied.go", "internal/pool/hints.go"} {
 		src, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			t.Fatal(err)
