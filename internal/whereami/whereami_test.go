@@ -223,6 +223,8 @@ func TestFind(t *testing.T) {
 
 		{name: "a pod that was told its address", on: machine{env: inPod(podIPVariable, "10.244.1.7"), ec2: instance(dualStack())},
 			addrs: "10.244.1.7", source: SourceKubernetes, zone: "eu-central-1b/euc1-az3"},
+		{name: "a task that was told its address", on: machine{env: map[string]string{podIPVariable: "10.9.9.9"}, ecs: task("fargate.json")},
+			addrs: "10.9.9.9", source: SourceKubernetes, zone: "eu-central-1b/"},
 		{name: "a pod with two addresses", on: machine{env: inPod(podIPsVariable, "2001:db8::7,10.244.1.7", podIPVariable, "2001:db8::7")},
 			addrs: "10.244.1.7 2001:db8::7", source: SourceKubernetes},
 		{name: "a pod that was told nothing", on: machine{env: inPod(), ec2: instance(dualStack()), nets: []string{"10.244.1.7/24"}},
@@ -470,6 +472,21 @@ func TestOutsideAWSItIsQuick(t *testing.T) {
 	p, err := f.Find(t.Context())
 	if took := time.Since(begin); err != nil || p.Source != SourceInterface || took > patience {
 		t.Errorf("found %+v, %v after %v", p, err, took)
+	}
+}
+
+// Two services that accept connections and say nothing cost two seconds, and no
+// more.
+func TestBothServicesHang(t *testing.T) {
+	begin := time.Now()
+	p, err := machine{ecs: silent, ec2: silent}.on(t).Find(t.Context())
+	if took := time.Since(begin); err != nil || p.Source != SourceInterface || took > 2*patience+patience/2 {
+		t.Errorf("found %+v, %v after %v", p, err, took)
+	}
+	for _, service := range []string{"asking ECS", "asking EC2"} {
+		if p.Silent == nil || !strings.Contains(p.Silent.Error(), service) {
+			t.Errorf("it complains of %v, not of %q", p.Silent, service)
+		}
 	}
 }
 
