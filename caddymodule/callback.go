@@ -39,8 +39,9 @@ type CallbackConfig struct {
 	// What the environments dial to get here: a host, `host:port`, or `auto`.
 	// That is the host of `listen`, or else the first of: `POD_IPS` or `POD_IP`
 	// (Kubernetes), the network interface of the ECS task, the address of the
-	// EC2 instance, and this machine's first private address. Without a port it
-	// is the one of `listen`. Default: `auto`.
+	// EC2 instance (for an ECS task in network mode `bridge` with the port that
+	// the instance publishes), a pod's only address, and this machine's first
+	// private address. Without a port it is the one of `listen`. Default: `auto`.
 	Advertise string `json:"advertise,omitempty"`
 
 	// Which availability zone this router is in, so that `tunnel_bytes_total`

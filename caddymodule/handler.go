@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/pool"
 )
 
@@ -190,13 +191,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, function string, kept []byte, body *clientBody) error {
 	shared, use, err := h.poolOf(r.Context(), function)
 	if err != nil {
-		addToAccessLog(r, zap.Dict("lambda_dispatch", zap.String("pool", function), zap.String("error", err.Error())))
+		addToAccessLog(r, loggedRefusal(function, r.Header, err))
 		return err
 	}
 	defer use.release()
 	lease, err := shared.pool.Enter()
 	if err != nil {
-		addToAccessLog(r, zap.Dict("lambda_dispatch", zap.String("pool", function)))
+		addToAccessLog(r, loggedRefusal(function, r.Header, err))
 		return err
 	}
 	defer lease.Release()
@@ -286,7 +287,7 @@ func (l *loggedLease) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddDuration("queue_wait", l.Waited())
 	enc.AddInt("attempts", l.Attempts())
 	if id := traceID(l.header); id != "" {
-		enc.AddString("trace_id", id)
+		enc.AddString(traceIDField, id)
 	}
 	if err := l.err; err != nil {
 		if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok && he.Err != nil {
@@ -295,6 +296,22 @@ func (l *loggedLease) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 		enc.AddString("error", err.Error())
 	}
 	return nil
+}
+
+// loggedRefusal is what is logged of a request that did not come into the queue.
+func loggedRefusal(function string, header http.Header, err error) zap.Field {
+	fields := []zap.Field{zap.String("pool", function), zap.String("error", err.Error())}
+	if id := traceID(header); id != "" {
+		fields = append(fields, zap.String(traceIDField, id))
+	}
+	return zap.Dict("lambda_dispatch", fields...)
+}
+
+// traceIDField is the trace's ID in lines about a request, the adapter's as well.
+const traceIDField = "trace_id"
+
+func traceID(header http.Header) string {
+	return httprules.TraceID(header.Get("X-Amzn-Trace-Id"), header.Get("Traceparent"))
 }
 
 // Interface guards

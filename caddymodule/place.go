@@ -76,11 +76,11 @@ func parseZone(s string) (zoneSetting, error) {
 // locate finds out what environments dial to reach the listener, and in which
 // zone that is. It does I/O only where the configuration leaves something open.
 func locate(ctx context.Context, finder *whereami.Finder, conf *CallbackConfig, bound net.Addr, local bool) (place, error) {
-	host, port, err := net.SplitHostPort(bound.String())
+	listens, err := netip.ParseAddrPort(bound.String())
 	if err != nil {
 		return place{}, err
 	}
-	listens, err := netip.ParseAddr(host)
+	host, port, err := net.SplitHostPort(bound.String())
 	if err != nil {
 		return place{}, err
 	}
@@ -92,13 +92,13 @@ func locate(ctx context.Context, finder *whereami.Finder, conf *CallbackConfig, 
 	switch {
 	case conf.Advertise != advertiseAuto:
 		p.address, p.source = withPort(conf.Advertise, port), sourceSetting
-	case !listens.IsUnspecified():
+	case !listens.Addr().IsUnspecified():
 		p.address, p.source = net.JoinHostPort(host, port), sourceListen
 	case local:
 		p.address, p.source = net.JoinHostPort("127.0.0.1", port), sourceLocal
 	}
 	open := p.address == "" || zone.id == "" && !zone.off
-	if local || p.address != "" && (!open || listens.IsLoopback()) {
+	if local || p.address != "" && (!open || listens.Addr().IsLoopback()) {
 		return p, nil
 	}
 	found, err := finder.Find(ctx)
@@ -116,11 +116,15 @@ func locate(ctx context.Context, finder *whereami.Finder, conf *CallbackConfig, 
 	if err != nil {
 		return place{}, fmt.Errorf("callback advertise auto: %w", err)
 	}
-	addr, err := reachable(found.Addrs, listens)
+	addr, err := reachable(found.Addrs, listens.Addr())
 	if err != nil {
 		return place{}, err
 	}
-	p.address, p.source = net.JoinHostPort(addr.String(), port), string(found.Source)
+	dialled, err := found.Dialled(netip.AddrPortFrom(addr, listens.Port()))
+	if err != nil {
+		return place{}, fmt.Errorf("callback advertise auto: %w", err)
+	}
+	p.address, p.source = dialled.String(), string(found.Source)
 	return p, nil
 }
 

@@ -85,6 +85,55 @@ func TestLocate(t *testing.T) {
 	}
 }
 
+// onInstance makes this process seem to be a container of ECS on an EC2 instance,
+// in network mode bridge.
+func onInstance(t *testing.T) {
+	t.Helper()
+	mux := http.NewServeMux()
+	for path, answer := range map[string]string{
+		"GET /v4/id/task": `{"LaunchType":"EC2","AvailabilityZone":"eu-central-1b","Containers":[{"Networks":[{"NetworkMode":"bridge","IPv4Addresses":["172.17.0.2"]}]}]}`,
+		"GET /v4/id": `{"Ports":[{"ContainerPort":7443,"Protocol":"tcp","HostPort":49832,"HostIp":"0.0.0.0"},
+			{"ContainerPort":7443,"Protocol":"tcp","HostPort":49825,"HostIp":"::"}],"Networks":[{"NetworkMode":"bridge","IPv4Addresses":["172.17.0.2"]}]}`,
+		"GET /latest/meta-data/local-ipv4": "10.0.2.20",
+	} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) })
+	}
+	mux.HandleFunc("PUT /latest/api/token", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", r.Header.Get("X-Aws-Ec2-Metadata-Token-Ttl-Seconds"))
+		_, _ = w.Write([]byte("t0ken"))
+	})
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	t.Setenv("ECS_CONTAINER_METADATA_URI_V4", srv.URL+"/v4/id")
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", srv.URL)
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+	for _, name := range []string{"POD_IP", "POD_IPS", "KUBERNETES_SERVICE_HOST", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+	}
+}
+
+// In network mode bridge, environments dial the host, at the port that it
+// publishes for the one that is listened on.
+func TestLocateInBridgeMode(t *testing.T) {
+	onInstance(t)
+	var conf CallbackConfig
+	if err := conf.provision(false); err != nil {
+		t.Fatal(err)
+	}
+	want := place{address: "10.0.2.20:49832", source: "ec2", zone: "eu-central-1b"}
+	if got, err := locate(t.Context(), new(whereami.Finder), &conf, boundTo(""), false); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	_, err := locate(t.Context(), new(whereami.Finder), &conf, boundTo("[::]:8443"), false)
+	if err == nil || !strings.Contains(err.Error(), "callback advertise auto") || !strings.Contains(err.Error(), "TCP port 8443") {
+		t.Errorf("a port that is not published: %v", err)
+	}
+	conf.Advertise = "router.internal:443"
+	if got, err := locate(t.Context(), new(whereami.Finder), &conf, boundTo("[::]:8443"), false); err != nil || got.address != "router.internal:443" {
+		t.Errorf("an explicit setting: %+v, %v", got, err)
+	}
+}
+
 func boundTo(address string) net.Addr {
 	if address == "" {
 		address = "[::]:7443"

@@ -173,6 +173,13 @@ func (b *balancer) is(tg *target, cond func(*target) bool) func() bool {
 	}
 }
 
+// given returns how many requests a router has been given.
+func (b *balancer) given(tg *target) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return tg.given
+}
+
 // gate is in front of a local Lambda and counts invocations as the routers see
 // them. Those that are open at the same time are never fewer than the function has.
 type gate struct {

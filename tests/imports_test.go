@@ -15,7 +15,7 @@ const module = "github.com/lambda-dispatch/lambda-dispatch"
 // import. A package that is not here may not exist.
 var mayImport = map[string][]string{
 	"": {"caddymodule"}, // what xcaddy is given
-	"caddymodule": {"internal/pool", "internal/scale", "internal/tunnel", "internal/invoke",
+	"caddymodule": {"internal/pool", "internal/scale", "internal/tunnel", "internal/invoke", "internal/httprules",
 		"internal/invoke/awslambda", "internal/locallambda", "internal/adapter", "internal/demoapp", "internal/whereami"},
 	"cmd/caddy":     {"caddymodule"},
 	"cmd/dist":      {"lambdaadapter/layer"},

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -245,8 +246,17 @@ func TestRoutersAreReplacedUnderLoad(t *testing.T) {
 			sent := s.send(2 * serviceRouters)
 			await(t, "long requests", s.balancer.is(victim, func(tg *target) bool { return tg.long > 0 }))
 			var taken sync.WaitGroup
+			given := s.balancer.given(victim)
 			taken.Go(func() { s.terminate(victim) })
 			await(t, "the load balancer to notice", s.balancer.is(victim, func(tg *target) bool { return !tg.healthy }))
+			if n := s.balancer.given(victim) - given; n == 0 {
+				t.Error("the router got no request after SIGTERM: this shows nothing")
+			}
+			select {
+			case <-victim.exited:
+				t.Error("the router did not wait until the load balancer had noticed")
+			default:
+			}
 			young[0] = s.start()
 			taken.Wait()
 			s.balancer.deregister(victim) // ECS learns that it is gone
@@ -263,6 +273,7 @@ func TestRoutersAreReplacedUnderLoad(t *testing.T) {
 
 			s.checkNothingIsLost()
 			s.checkInvocations(tc.concurrency, tc.throttles)
+			s.checkEachHasItsOwn()
 			t.Logf("the deployment took %v", deployed.Round(time.Millisecond))
 		})
 	}
@@ -322,10 +333,55 @@ func (s *service) checkInvocations(concurrency int, throttles bool) {
 	if busy > concurrency || busy < serviceRouters {
 		s.t.Errorf("%d environments had an instance at the same time", busy)
 	}
+	if !throttles && busy <= serviceRouters*serviceInstances {
+		s.t.Errorf("%d instances are not more than one generation may have: this shows nothing about two", busy)
+	}
 	if !throttles && (g.most > concurrency || g.throttled > 0) {
 		s.t.Errorf("%d invocations were open at the same time, and %d throttled", g.most, g.throttled)
 	}
 	if throttles && g.throttled == 0 {
 		s.t.Error("nothing was throttled: this shows nothing")
 	}
+}
+
+// checkEachHasItsOwn checks that no instance served two routers, and that
+// max_instances held for each of them.
+func (s *service) checkEachHasItsOwn() {
+	s.t.Helper()
+	owner := make(map[string]int)
+	for i, r := range s.all {
+		used, most := make(map[string]bool), 0
+		for _, e := range r.logs.instanceLines() {
+			id, _ := e["instance"].(string)
+			if e["msg"] != "instance ready" {
+				delete(used, id)
+				continue
+			}
+			if other, taken := owner[id]; taken {
+				s.t.Errorf("instance %s is router %d's and router %d's", id, other, i)
+			}
+			owner[id], used[id] = i, true
+			most = max(most, len(used))
+		}
+		if most == 0 || most > serviceInstances {
+			s.t.Errorf("router %d had %d instances at the same time, and may have %d", i, most, serviceInstances)
+		}
+	}
+}
+
+// instanceLines returns what the log says of instances that take requests, and
+// that no longer do, in order.
+func (b *logBuffer) instanceLines() []map[string]any {
+	var found []map[string]any
+	for line := range strings.Lines(b.String()) {
+		var e map[string]any
+		if json.Unmarshal([]byte(line), &e) != nil {
+			continue
+		}
+		switch e["msg"] {
+		case "instance ready", "instance draining", "instance closed":
+			found = append(found, e)
+		}
+	}
+	return found
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -14,27 +15,13 @@ func TestTroubleshootingQuotesTheLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var code strings.Builder
-	for _, file := range []string{"internal/invoke/awslambda/hints.go", "internal/pool/hints.go"} {
-		src, err := os.ReadFile(filepath.Join(root, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		code.Write(src)
-	}
-	hints := code.String()
-	_, table, _ := strings.Cut(string(doc), "| The hint begins with")
-	table, _, _ = strings.Cut(table, "\n\n")
-	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1)
-	if len(rows) == 0 {
-		t.Fatal("no hint is quoted")
-	}
+	hints := sources(t, "internal/invoke/awslambda/hints.go", "internal/invoke/awslambda/denied.go", "internal/pool/hints.go")
 	quoted := make(map[string]bool)
-	for _, row := range rows {
-		if !strings.Contains(hints, `"`+row[1]) {
-			t.Errorf("no hint begins with %q", row[1])
+	for _, q := range quotes(t, string(doc), "| The hint begins with") {
+		if !strings.Contains(hints, `"`+q) {
+			t.Errorf("no hint begins with %q", q)
 		}
-		quoted[row[1]] = true
+		quoted[q] = true
 	}
 	said := regexp.MustCompile(`(?m)(?:return |const \w+ = |Sprintf\()"([A-Za-z][^"%]{8,})`).FindAllStringSubmatch(hints, -1)
 	if len(said) < 20 {
@@ -49,6 +36,59 @@ func TestTroubleshootingQuotesTheLog(t *testing.T) {
 			t.Errorf("the hint %q is not explained", h[1])
 		}
 	}
+}
+
+// It quotes the errors about where the router is, too, and all of them.
+func TestTroubleshootingQuotesWhereTheRouterIs(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join(root, "docs", "troubleshooting.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := sources(t, "internal/whereami/whereami.go", "internal/whereami/own.go", "caddymodule/place.go")
+	rows := quotes(t, string(doc), "| The error says")
+	for _, q := range rows {
+		if !strings.Contains(code, q) {
+			t.Errorf("no error says %q", q)
+		}
+	}
+	said := regexp.MustCompile(`"((?:callback advertise auto: )?this [^"]{20,}|[^"]*which is no address[^"]*)"`).FindAllStringSubmatch(code, -1)
+	if len(said) < len(rows) {
+		t.Errorf("only %d errors are seen in the code", len(said))
+	}
+	for _, e := range said {
+		if !slices.ContainsFunc(rows, func(q string) bool { return strings.Contains(e[1], q) }) {
+			t.Errorf("the error %q is not explained", e[1])
+		}
+	}
+}
+
+// sources returns source code.
+func sources(t *testing.T, files ...string) string {
+	t.Helper()
+	var code strings.Builder
+	for _, file := range files {
+		src, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		code.Write(src)
+	}
+	return code.String()
+}
+
+// quotes returns what is quoted in the first column of a table.
+func quotes(t *testing.T, doc, head string) []string {
+	t.Helper()
+	_, table, _ := strings.Cut(doc, head)
+	table, _, _ = strings.Cut(table, "\n\n")
+	var all []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
+		all = append(all, row[1])
+	}
+	if len(all) == 0 {
+		t.Fatalf("nothing is quoted below %q", head)
+	}
+	return all
 }
 
 // notHints are texts that look like hints: they are parts of some, or have a line

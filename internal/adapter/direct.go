@@ -11,6 +11,7 @@ import (
 
 	"github.com/lambda-dispatch/lambda-dispatch/internal/adapter/appproxy"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/directevent"
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/lambdaapi"
 )
 
@@ -273,6 +274,9 @@ func (x *direct) log(level slog.Level, msg string, status int, more ...slog.Attr
 	if x.ev != nil {
 		attrs = append(attrs, slog.String("source", x.ev.Source.String()), slog.String("method", x.ev.Method),
 			slog.String("path", pathOf(x.ev.Target)))
+	}
+	if id := httprules.TraceID(x.inv.TraceID, ""); id != "" {
+		attrs = append(attrs, slog.String("trace_id", id))
 	}
 	if status != 0 {
 		attrs = append(attrs, slog.Int("status", status))

@@ -173,3 +173,24 @@ func TestDirectConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// The line about an event has the invocation's trace, if Lambda traces it.
+func TestDirectLineHasTheTrace(t *testing.T) {
+	w := newDirectWorld(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusInternalServerError) })
+	for trace, want := range map[string]string{
+		"": "",
+		"Root=1-67891233-abcdef012345678912345678;Parent=53995c3f42cd8ad8;Sampled=1": "trace_id=1-67891233-abcdef012345678912345678",
+	} {
+		w.log.b = bytes.Buffer{}
+		_, err := w.d.handle(t.Context(), &lambdaapi.Invocation{
+			RequestID: "r-1", Deadline: time.Now().Add(time.Minute), Event: []byte(sqsEvent), TraceID: trace,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.wantLines("request_id=r-1|" + want)
+		if want == "" && strings.Contains(w.log.String(), "trace_id") {
+			t.Errorf("line %s", w.log.String())
+		}
+	}
+}

@@ -2,7 +2,20 @@
 // dial this machine, and the availability zone that it is in. It asks who can
 // know: Kubernetes (the downward API), Amazon ECS (task metadata), Amazon EC2
 // (instance metadata), and at last the machine itself. It decides nothing about
-// listeners or ports, keeps nothing that may change, and must not know Caddy.
+// listeners, keeps nothing that may change, and must not know Caddy.
+//
+// What is found has to be an address that another machine can dial; where that
+// is not sure, an error that says what to set is better than a guess, which would
+// cost one timeout of the function after another. So
+//
+//   - a pod that is not told its address (POD_IPS, POD_IP) takes that of its
+//     interface only if there is one IPv4 address, or no IPv4 and one IPv6 address;
+//     of any range, because VPCs have others than the private ones (100.64.0.0/10),
+//     and IPv6 clusters have global ones;
+//   - an ECS task in network mode bridge takes its host's address with the port
+//     that the host publishes for it, or none;
+//   - any other machine takes its first private address. 100.64.0.0/10 is none:
+//     overlay networks use it.
 package whereami
 
 import (
@@ -68,6 +81,23 @@ type Place struct {
 	// Silent says why a service that seems to exist did not answer the question
 	// that it was asked, nil if none did so.
 	Silent error
+
+	task ecsTask // its ports are other ones than this process's, in network mode bridge
+}
+
+// Dialled returns where environments dial one of the addresses to reach a port
+// of this process.
+func (p Place) Dialled(own netip.AddrPort) (netip.AddrPort, error) {
+	if !p.task.bridge || p.Source != SourceEC2 {
+		return own, nil
+	}
+	ports := p.task.hostPorts(own)
+	if len(ports) != 1 {
+		err := fmt.Errorf("this ECS task is in network mode bridge, and ECS does not tell which port of its host leads to TCP port %d: "+
+			"add a port mapping, use network mode awsvpc, or set advertise to host:port", own.Port())
+		return netip.AddrPort{}, errors.Join(err, p.Silent)
+	}
+	return netip.AddrPortFrom(own.Addr(), ports[0]), nil
 }
 
 // Finder finds the place, and remembers the answer. The zero value is ready to
@@ -112,17 +142,16 @@ func (f *Finder) find(ctx context.Context) (Place, error) {
 	}
 	// A pod has an address of its own, other than its node's; and so, most
 	// likely, has a task that ECS says nothing about.
-	ownAddress := f.env(kubernetesVariable) != ""
-	fargate := false
+	inPod := f.env(kubernetesVariable) != ""
+	ownAddress := inPod
 	if endpoint := f.env(ecsVariable); endpoint != "" {
-		task, err := askECS(ctx, endpoint)
-		p.learn(SourceECS, task.Addrs, task.Zone, "")
+		p.task, err = askECS(ctx, endpoint)
+		p.learn(SourceECS, p.task.Addrs, p.task.Zone, "")
 		p.failed(err)
-		fargate = task.fargate
-		ownAddress = ownAddress || err != nil
+		ownAddress = ownAddress || err != nil && !p.task.bridge
 	}
 	// Fargate lends no instance metadata.
-	if !fargate && (len(p.Addrs) == 0 || p.ZoneID == "") {
+	if !p.task.fargate && (len(p.Addrs) == 0 || p.ZoneID == "") {
 		instance, err := askEC2(ctx)
 		addrs := instance.Addrs
 		if ownAddress {
@@ -134,16 +163,19 @@ func (f *Finder) find(ctx context.Context) (Place, error) {
 	if len(p.Addrs) > 0 {
 		return p, nil
 	}
-	own, err := f.own()
-	p.learn(SourceInterface, own, "", "")
-	if err == nil && len(own) == 0 {
-		err = errors.New("this machine has no private address, and neither Kubernetes, ECS nor EC2 tell one: name the host that environments can dial")
+	if p.task.bridge {
+		return p, errors.Join(errHostUnknown, p.Silent)
 	}
+	own, err := f.own(inPod)
 	if err != nil {
 		return p, errors.Join(err, p.Silent)
 	}
+	p.learn(SourceInterface, own, "", "")
 	return p, nil
 }
+
+var errHostUnknown = errors.New("this ECS task is in network mode bridge, and EC2 does not tell the address of its host: " +
+	"let instance metadata pass two hops, use network mode awsvpc, or set advertise to host:port")
 
 // learn takes what is not known yet.
 func (p *Place) learn(from Source, addrs []netip.Addr, zone, zoneID string) {
@@ -193,55 +225,6 @@ func (f *Finder) pod() (Place, error) {
 		return p, nil
 	}
 	return p, nil
-}
-
-// own returns the private addresses of this machine's interfaces.
-func (f *Finder) own() ([]netip.Addr, error) {
-	list := f.interfaces
-	if list == nil {
-		list = net.InterfaceAddrs
-	}
-	all, err := list()
-	if err != nil {
-		return nil, fmt.Errorf("listing this machine's addresses: %w", err)
-	}
-	var own []netip.Addr
-	for _, a := range all {
-		n, ok := a.(*net.IPNet)
-		if !ok {
-			continue
-		}
-		if addr, ok := netip.AddrFromSlice(n.IP); ok && addr.Unmap().IsPrivate() {
-			own = append(own, addr.Unmap())
-		}
-	}
-	return v4First(own), nil
-}
-
-// dialable reads an address that another machine could dial.
-func dialable(text string) (netip.Addr, bool) {
-	addr, err := netip.ParseAddr(strings.TrimSpace(text))
-	if err != nil {
-		return netip.Addr{}, false
-	}
-	addr = addr.Unmap()
-	return addr, addr.IsGlobalUnicast() && addr.Zone() == ""
-}
-
-// v4First sorts IPv4 before IPv6 and leaves the rest of the order as it is.
-func v4First(addrs []netip.Addr) []netip.Addr {
-	sorted := make([]netip.Addr, 0, len(addrs))
-	for _, a := range addrs {
-		if a.Is4() {
-			sorted = append(sorted, a)
-		}
-	}
-	for _, a := range addrs {
-		if !a.Is4() {
-			sorted = append(sorted, a)
-		}
-	}
-	return sorted
 }
 
 // zoneText returns what a service said about a zone if it can be one, such as

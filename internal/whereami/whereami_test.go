@@ -40,7 +40,7 @@ func (m machine) on(t *testing.T) *Finder {
 		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", serve(t, m.ec2).URL)
 	}
 	if m.ecs != nil {
-		env[ecsVariable] = serve(t, m.ecs).URL + "/v4/e9028f8d-2495160603"
+		env[ecsVariable] = serve(t, m.ecs).URL + containerPath
 	}
 	nets := m.nets
 	if nets == nil {
@@ -83,16 +83,34 @@ func nobody(t *testing.T) string {
 	return ln.Addr().String()
 }
 
+const (
+	containerPath = "/v4/e9028f8d-2495160603"
+	taskPath      = containerPath + "/task"
+)
+
 // task answers as the task metadata endpoint does.
 func task(file string) http.HandlerFunc {
+	return endpoint(map[string]string{taskPath: file})
+}
+
+// bridged answers as it does to a task in network mode bridge.
+func bridged(container string) http.HandlerFunc {
+	return endpoint(map[string]string{taskPath: "bridge.json", containerPath: container})
+}
+
+func endpoint(files map[string]string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet || r.URL.Path != "/v4/e9028f8d-2495160603/task" {
+		file, ok := files[r.URL.Path]
+		if r.Method != http.MethodGet || !ok {
 			http.NotFound(w, r)
 			return
 		}
-		b, err := os.ReadFile("testdata/" + file)
-		if err != nil {
-			panic(err)
+		b := []byte(file)
+		if strings.HasSuffix(file, ".json") {
+			var err error
+			if b, err = os.ReadFile("testdata/" + file); err != nil {
+				panic(err)
+			}
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(b)
@@ -175,8 +193,10 @@ func TestFind(t *testing.T) {
 		{name: "the instance's zone is another one than the task's", on: machine{ecs: awsvpcOnEC2, ec2: instance(map[string]string{
 			"local-ipv4": "10.0.2.20", "placement/availability-zone": "eu-central-1a", "placement/availability-zone-id": "euc1-az2"})},
 			addrs: "10.0.1.5", source: SourceECS, zone: "eu-central-1b/"},
-		{name: "a task in bridge mode", on: machine{ecs: task("bridge.json"), ec2: instance(dualStack())},
+		{name: "a task in bridge mode", on: machine{ecs: bridged("bridge-container.json"), ec2: instance(dualStack())},
 			addrs: "10.0.2.20 2001:db8:10b:a8b::20", source: SourceEC2, zone: "eu-central-1b/euc1-az3"},
+		{name: "a task in its host's network", on: machine{ecs: endpoint(map[string]string{taskPath: `{"LaunchType":"EC2","Containers":[{"Networks":[{"NetworkMode":"host"}]}]}`}),
+			ec2: instance(dualStack())}, addrs: "10.0.2.20 2001:db8:10b:a8b::20", source: SourceEC2, zone: "eu-central-1b/euc1-az3"},
 		{name: "ECS answers at the third attempt", on: machine{ecs: throttled(2, task("fargate.json"))},
 			addrs: "10.0.1.117 2001:db8:10b:a8b:f52c:a4ba:c38e:16b9", source: SourceECS, zone: "eu-central-1b/"},
 		{name: "ECS says 404", on: machine{ecs: status(404)}, addrs: "172.17.0.9", source: SourceInterface, silent: "ECS"},
@@ -203,10 +223,22 @@ func TestFind(t *testing.T) {
 
 		{name: "a pod that was told its address", on: machine{env: inPod(podIPVariable, "10.244.1.7"), ec2: instance(dualStack())},
 			addrs: "10.244.1.7", source: SourceKubernetes, zone: "eu-central-1b/euc1-az3"},
+		{name: "a task that was told its address", on: machine{env: map[string]string{podIPVariable: "10.9.9.9"}, ecs: task("fargate.json")},
+			addrs: "10.9.9.9", source: SourceKubernetes, zone: "eu-central-1b/"},
 		{name: "a pod with two addresses", on: machine{env: inPod(podIPsVariable, "2001:db8::7,10.244.1.7", podIPVariable, "2001:db8::7")},
 			addrs: "10.244.1.7 2001:db8::7", source: SourceKubernetes},
 		{name: "a pod that was told nothing", on: machine{env: inPod(), ec2: instance(dualStack()), nets: []string{"10.244.1.7/24"}},
 			addrs: "10.244.1.7", source: SourceInterface, zone: "eu-central-1b/euc1-az3"},
+		{name: "a pod in a secondary range of its VPC", on: machine{env: inPod(), nets: []string{"127.0.0.1/8", "100.64.3.9/32", "fe80::1/64"}},
+			addrs: "100.64.3.9", source: SourceInterface},
+		{name: "a pod in a public range", on: machine{env: inPod(), nets: []string{"203.0.113.7/32"}}, addrs: "203.0.113.7", source: SourceInterface},
+		{name: "a pod in an IPv6 cluster, which EKS lets out by IPv4", on: machine{env: inPod(), ec2: instance(dualStack()),
+			nets: []string{"127.0.0.1/8", "::1/128", "2600:1f14:abc::9/128", "fe80::1/64", "169.254.172.2/22"}},
+			addrs: "2600:1f14:abc::9", source: SourceInterface, zone: "eu-central-1b/euc1-az3"},
+		{name: "a pod with a unique local address", on: machine{env: inPod(), nets: []string{"fd00:10:244::7/128"}},
+			addrs: "fd00:10:244::7", source: SourceInterface},
+		{name: "a pod that EKS lets out by IPv6", on: machine{env: inPod(), nets: []string{"10.0.3.9/32", "fd00::ac:2/118"}},
+			addrs: "10.0.3.9", source: SourceInterface},
 
 		{name: "a machine outside AWS", on: machine{nets: []string{"127.0.0.1/8", "203.0.113.4/24", "fd00::4/64", "192.168.1.4/24"}},
 			addrs: "192.168.1.4 fd00::4", source: SourceInterface},
@@ -267,6 +299,8 @@ func join(addrs []netip.Addr) string {
 }
 
 func TestWhatIsWrongIsSaid(t *testing.T) {
+	const advice = "set POD_IP from status.podIP (downward API), or set advertise to an address"
+	pod := map[string]string{kubernetesVariable: "172.20.0.1"}
 	for _, tc := range []struct {
 		name string
 		on   machine
@@ -277,6 +311,18 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		{"POD_IPS is half an address", machine{env: map[string]string{podIPsVariable: "10.0.0.7,"}}, []string{"POD_IPS"}},
 		{"no address at all", machine{ecs: garbage, nets: []string{"127.0.0.1/8", "203.0.113.4/24", "fe80::1/64"}},
 			[]string{"no private address", "name the host", "asking ECS"}},
+		{"an overlay network only", machine{nets: []string{"127.0.0.1/8", "100.101.102.103/32"}}, []string{"no private address"}},
+		{"a pod with two interfaces", machine{env: pod, ec2: instance(dualStack()), nets: []string{"127.0.0.1/8", "10.0.3.9/32", "172.17.0.1/16"}},
+			[]string{"several addresses", "10.0.3.9", "172.17.0.1", advice}},
+		{"a pod in a secondary range with two interfaces", machine{env: pod, nets: []string{"100.64.3.9/32", "100.64.9.1/32"}}, []string{"100.64.9.1", advice}},
+		{"a pod with two IPv6 addresses", machine{env: pod, nets: []string{"2600:1f14:abc::9/128", "fd00::9/64"}}, []string{"2600:1f14:abc::9", "fd00::9", advice}},
+		{"a pod without an address", machine{env: pod, ec2: instance(dualStack()), nets: []string{"127.0.0.1/8", "169.254.172.2/22", "fe80::1/64"}},
+			[]string{"no address that environments could dial", advice}},
+
+		{"a task in bridge mode whose host hides", machine{ecs: bridged("bridge-container.json")},
+			[]string{"network mode bridge", "the address of its host", "awsvpc", "advertise to host:port"}},
+		{"a task in bridge mode behind one hop too many", machine{ecs: bridged("bridge-container.json"), ec2: silent},
+			[]string{"network mode bridge", "two hops", "asking EC2"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p, err := tc.on.on(t).Find(t.Context())
@@ -289,6 +335,91 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// In ECS's network mode bridge, environments dial the host's address with the
+// port that it publishes for this container.
+func TestBridgePorts(t *testing.T) {
+	const old = `{"Ports":[{"ContainerPort":7443,"Protocol":"tcp","HostPort":49832}]}`
+	for _, tc := range []struct {
+		name      string
+		container string
+		own, want string // no want: an error
+	}{
+		{"IPv4", "bridge-container.json", "10.0.2.20:7443", "10.0.2.20:49832"},
+		{"IPv6", "bridge-container.json", "[2001:db8:10b:a8b::20]:7443", "[2001:db8:10b:a8b::20]:49825"},
+		{"a port that the task has chosen", "bridge-container.json", "10.0.2.20:8080", "10.0.2.20:80"},
+		{"an agent that does not tell the host's address", old, "10.0.2.20:7443", "10.0.2.20:49832"},
+		{"not published", "bridge-container.json", "10.0.2.20:9999", ""},
+		{"not published for IPv6", `{"Ports":[{"ContainerPort":7443,"Protocol":"tcp","HostPort":1,"HostIp":"0.0.0.0"}]}`, "[2001:db8::20]:7443", ""},
+		{"published on another address", `{"Ports":[{"ContainerPort":7443,"Protocol":"tcp","HostPort":1,"HostIp":"127.0.0.1"}]}`, "10.0.2.20:7443", ""},
+		{"no port is", `{}`, "10.0.2.20:7443", ""},
+		{"not yet chosen", `{"Ports":[{"ContainerPort":7443,"Protocol":"tcp"}]}`, "10.0.2.20:7443", ""},
+		{"either of two", strings.Replace(old, "[{", `[{"ContainerPort":7443,"Protocol":"tcp","HostPort":49825},{`, 1), "10.0.2.20:7443", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, err := machine{ecs: bridged(tc.container), ec2: instance(dualStack())}.on(t).Find(t.Context())
+			if err != nil || p.Silent != nil {
+				t.Fatal(err, p.Silent)
+			}
+			got, err := p.Dialled(netip.MustParseAddrPort(tc.own))
+			if tc.want == "" {
+				if err == nil || !strings.Contains(err.Error(), "network mode bridge") || !strings.Contains(err.Error(), "advertise to host:port") {
+					t.Errorf("got %v, %v", got, err)
+				}
+				return
+			}
+			if err != nil || got.String() != tc.want {
+				t.Errorf("got %v, %v, want %s", got, err, tc.want)
+			}
+		})
+	}
+}
+
+// If ECS does not answer about the ports, that is said.
+func TestBridgePortsThatAreNotTold(t *testing.T) {
+	p, err := machine{ecs: task("bridge.json"), ec2: instance(dualStack())}.on(t).Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.Dialled(netip.MustParseAddrPort("10.0.2.20:7443"))
+	if err == nil || !strings.Contains(err.Error(), "network mode bridge") || !strings.Contains(err.Error(), "asking ECS for this container's ports") {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// Docker tells the agent the ports a moment after it has started this process.
+func TestBridgePortsThatComeLate(t *testing.T) {
+	var asked atomic.Int32
+	f := machine{ec2: instance(dualStack()), ecs: func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == containerPath && asked.Add(1) == 1 {
+			_, _ = w.Write([]byte(`{"Name":"router","Networks":[{"NetworkMode":"bridge"}]}`))
+			return
+		}
+		bridged("bridge-container.json")(w, r)
+	}}.on(t)
+	p, err := f.Find(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.Dialled(netip.MustParseAddrPort("10.0.2.20:7443")); err != nil || got.Port() != 49832 {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+// Elsewhere the port is what it is.
+func TestOtherPlacesKeepTheirPorts(t *testing.T) {
+	own := netip.MustParseAddrPort("10.0.1.117:7443")
+	bridge := machine{ecs: bridged("bridge-container.json"), env: map[string]string{podIPVariable: "10.0.1.117"}}
+	for name, on := range map[string]machine{"a task that is told its address": bridge, "a Fargate task": {ecs: task("fargate.json")}, "an instance": {ec2: instance(dualStack())}, "a machine": {}} {
+		p, err := on.on(t).Find(t.Context())
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		if got, err := p.Dialled(own); err != nil || got != own {
+			t.Errorf("%s: got %v, %v", name, got, err)
+		}
 	}
 }
 
@@ -344,10 +475,25 @@ func TestOutsideAWSItIsQuick(t *testing.T) {
 	}
 }
 
+// Two services that accept connections and say nothing cost two seconds, and no
+// more.
+func TestBothServicesHang(t *testing.T) {
+	begin := time.Now()
+	p, err := machine{ecs: silent, ec2: silent}.on(t).Find(t.Context())
+	if took := time.Since(begin); err != nil || p.Source != SourceInterface || took > 2*patience+patience/2 {
+		t.Errorf("found %+v, %v after %v", p, err, took)
+	}
+	for _, service := range []string{"asking ECS", "asking EC2"} {
+		if p.Silent == nil || !strings.Contains(p.Silent.Error(), service) {
+			t.Errorf("it complains of %v, not of %q", p.Silent, service)
+		}
+	}
+}
+
 // A proxy is for the internet, and not for what is on a link-local address.
 func TestNoProxyIsAsked(t *testing.T) {
 	proxy := serve(t, func(http.ResponseWriter, *http.Request) { t.Error("a proxy was asked") })
-	f := machine{ecs: task("bridge.json"), ec2: instance(dualStack())}.on(t)
+	f := machine{ecs: bridged("bridge-container.json"), ec2: instance(dualStack())}.on(t)
 	t.Setenv("HTTP_PROXY", proxy.URL)
 	t.Setenv("NO_PROXY", "")
 	if p, err := f.Find(t.Context()); err != nil || p.Source != SourceEC2 {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // faults answers requests that the app did not answer and says so in the log,
@@ -100,6 +102,9 @@ func (f *faults) report(r *http.Request, s *Scope, code, msg string, err error) 
 
 func (f *faults) write(ctx context.Context, level slog.Level, r *http.Request, msg string, err error, omitted int) {
 	attrs := []slog.Attr{slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Any("error", err)}
+	if id := httprules.TraceID(r.Header.Get("X-Amzn-Trace-Id"), r.Header.Get("Traceparent")); id != "" {
+		attrs = append(attrs, slog.String("trace_id", id)) // as in the router's access log
+	}
 	if omitted > 0 {
 		attrs = append(attrs, slog.Int("lines_omitted", omitted))
 	}

@@ -36,7 +36,7 @@ func (iv *Invoker) hint(e *invoke.Error) string {
 	case invoke.KindAlien:
 		return "the function runs without the adapter: make lambdaadapter the entry point of its image, or put it into /opt/extensions"
 	case invoke.KindDenied:
-		return iv.hintForDenied()
+		return iv.hintForDenied(e)
 	case invoke.KindRejected:
 		if iv.region == "" && !iv.hasEndpoint {
 			return "say which region the function is in: region in invoker aws, or AWS_REGION"
@@ -50,7 +50,7 @@ func (iv *Invoker) hint(e *invoke.Error) string {
 func (iv *Invoker) hintForCode(e *invoke.Error) string {
 	switch e.Code {
 	case "AccessDeniedException":
-		return iv.hintForDenied()
+		return iv.hintForDenied(e)
 	case "ExpiredTokenException", "InvalidSignatureException", "MissingAuthenticationTokenException", "UnrecognizedClientException":
 		return "the router's AWS credentials are not valid: renew them, or better use a role; and check the machine's clock, which signatures depend on"
 	case "ResourceNotFoundException":
@@ -80,11 +80,6 @@ func (iv *Invoker) hintForCode(e *invoke.Error) string {
 	default:
 		return ""
 	}
-}
-
-func (iv *Invoker) hintForDenied() string {
-	return fmt.Sprintf("allow the router's identity (on ECS the task role, not the execution role) lambda:InvokeFunction on %s; "+
-		"if the function is in another account, its resource policy must allow that too", iv.function)
 }
 
 const hintCallerRate = "too many calls to the Lambda API are made from this account: see who makes them, or ask AWS for a larger quota"

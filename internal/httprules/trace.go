@@ -1,17 +1,15 @@
-package caddymodule
+package httprules
 
-import (
-	"net/http"
-	"strings"
-)
+import "strings"
 
-// traceID returns the ID of the trace that a request is part of, as X-Ray or
-// W3C write it, or nothing if it came without one. Clients can say anything, so
-// that what is no ID is nothing either.
+// TraceID returns the ID of the trace that a request is part of, as X-Ray or
+// W3C write it, by its fields X-Amzn-Trace-Id and Traceparent, or nothing if it
+// came without one. Clients can say anything, so that what is no ID is nothing
+// either.
 // Sources: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html
 // (Root of X-Amzn-Trace-Id), https://www.w3.org/TR/trace-context/ (traceparent).
-func traceID(h http.Header) string {
-	for field := range strings.SplitSeq(h.Get("X-Amzn-Trace-Id"), ";") {
+func TraceID(xray, parent string) string {
+	for field := range strings.SplitSeq(xray, ";") {
 		root, ok := strings.CutPrefix(strings.TrimSpace(field), "Root=")
 		if !ok {
 			continue
@@ -21,7 +19,7 @@ func traceID(h http.Header) string {
 			return root
 		}
 	}
-	parts := strings.Split(h.Get("Traceparent"), "-")
+	parts := strings.Split(parent, "-")
 	if len(parts) >= 4 && isHex(parts[0], 2) && isHex(parts[1], 32) && strings.Trim(parts[1], "0") != "" {
 		return parts[1]
 	}

@@ -1,9 +1,6 @@
-package caddymodule
+package httprules
 
-import (
-	"net/http"
-	"testing"
-)
+import "testing"
 
 func TestTraceID(t *testing.T) {
 	const root = "1-67891233-abcdef012345678912345678"
@@ -19,14 +16,7 @@ func TestTraceID(t *testing.T) {
 		{"all zeros", "", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", ""},
 		{"nonsense", "Root=1-<b>-x", "00-" + w3c[1:] + "g-00f067aa0ba902b7-01", ""},
 	} {
-		h := http.Header{}
-		if tc.amzn != "" {
-			h.Set("X-Amzn-Trace-Id", tc.amzn)
-		}
-		if tc.parent != "" {
-			h.Set("Traceparent", tc.parent)
-		}
-		if got := traceID(h); got != tc.want {
+		if got := TraceID(tc.amzn, tc.parent); got != tc.want {
 			t.Errorf("%s: got %q, want %q", tc.name, got, tc.want)
 		}
 	}
