@@ -190,7 +190,8 @@ func TestRouter(t *testing.T) {
 		}
 		caddyfile = strings.Replace(caddyfile, edit[0], edit[1], 1)
 	}
-	start(t, nil, "lambda-dispatch", "local-lambda", "--listen", lambda, "--function", "shop")
+	function := start(t, nil, "lambda-dispatch", "local-lambda", "--listen", lambda, "--function", "shop")
+	function.await(t, "the local Lambda", func() bool { return strings.Contains(function.logs.String(), "serves function shop") })
 	router := start(t, []string{"CADDYFILE=" + caddyfile, "CADDY_ADMIN=" + admin, "AWS_ENDPOINT_URL_LAMBDA=http://" + lambda},
 		"run", "--config", "Caddyfile", "--adapter", "caddyfile")
 	health := "http://" + site + healthPath
