@@ -40,33 +40,52 @@ func awsCommands(t *testing.T) []string {
 	return found
 }
 
+// deployment is a stack after one of the docs' commands: what is not named keeps its
+// value.
+type deployment struct {
+	file  string
+	given map[string]string
+}
+
+var (
+	stackName    = regexp.MustCompile(`--stack-name (\S+)`)
+	templateFile = regexp.MustCompile(`--template-file (\S+)`)
+)
+
+// deploy does what a command does to the stacks. It returns no stack if that is none.
+func deploy(t *testing.T, stacks map[string]deployment, line string) (stack string, d deployment) {
+	t.Helper()
+	_, args, ok := strings.Cut(line, "aws cloudformation deploy ")
+	if !ok {
+		return "", d
+	}
+	name, file := stackName.FindStringSubmatch(args), templateFile.FindStringSubmatch(args)
+	if file == nil || name == nil {
+		t.Errorf("no template or stack in %q", line)
+		return "", d
+	}
+	d = deployment{file: file[1], given: with(stacks[name[1]].given)}
+	_, overrides, _ := strings.Cut(args, "--parameter-overrides ")
+	for o := range strings.FieldsSeq(overrides) {
+		name, value, _ := strings.Cut(o, "=")
+		d.given[name] = value
+	}
+	stacks[name[1]] = d
+	return name[1], d
+}
+
 // What is given to a template is what it asks for, with values that it accepts.
 func TestDocsGiveParametersThatExist(t *testing.T) {
-	seen := map[string]bool{}
-	given := map[string]map[string]string{} // by stack: an update keeps what it does not name
+	seen, stacks := map[string]bool{}, map[string]deployment{}
 	for _, line := range awsCommands(t) {
-		_, args, ok := strings.Cut(line, "aws cloudformation deploy ")
-		if !ok {
+		stack, d := deploy(t, stacks, line)
+		if stack == "" {
 			continue
 		}
-		file := regexp.MustCompile(`--template-file (\S+)`).FindStringSubmatch(args)
-		stack := regexp.MustCompile(`--stack-name (\S+)`).FindStringSubmatch(args)
-		if file == nil || stack == nil {
-			t.Errorf("no template or stack in %q", line)
-			continue
-		}
-		if given[stack[1]] == nil {
-			given[stack[1]] = map[string]string{}
-		}
-		_, overrides, _ := strings.Cut(args, "--parameter-overrides ")
-		for o := range strings.FieldsSeq(overrides) {
-			name, value, _ := strings.Cut(o, "=")
-			given[stack[1]][name] = value
-		}
-		name := filepath.Base(file[1])
+		name := filepath.Base(d.file)
 		seen[name] = true
-		f := loadTemplate(t, name, given[stack[1]]) // fails for unknown and missing ones
-		for p, value := range given[stack[1]] {
+		f := loadTemplate(t, name, d.given) // fails for unknown and missing ones
+		for p, value := range d.given {
 			about := f.parameters[p].(map[string]any)
 			if allowed, ok := about["AllowedValues"].([]any); ok && !slices.Contains(allowed, any(value)) {
 				t.Errorf("%s=%s: one of %v", p, value, allowed)
@@ -75,16 +94,40 @@ func TestDocsGiveParametersThatExist(t *testing.T) {
 				t.Errorf("%s=%s does not match %s", p, value, pattern)
 			}
 		}
-		if roles := len(f.ofType("AWS::IAM::Role")); (roles > 0) != strings.Contains(args, "--capabilities CAPABILITY_IAM") {
+		if roles := len(f.ofType("AWS::IAM::Role")); (roles > 0) != strings.Contains(line, "--capabilities CAPABILITY_IAM") {
 			t.Errorf("%d roles, and %q", roles, line)
 		}
 		// Larger ones have to be uploaded to S3 first.
-		if info, err := os.Stat(filepath.Join(root, file[1])); err != nil || info.Size() > 51200 {
-			t.Errorf("%s: %v, more than 51200 bytes", file[1], err)
+		if info, err := os.Stat(filepath.Join(root, d.file)); err != nil || info.Size() > 51200 {
+			t.Errorf("%s: %v, more than 51200 bytes", d.file, err)
 		}
 	}
 	if names := slices.Sorted(maps.Keys(seen)); !slices.Equal(names, []string{"existing.yaml", "images.yaml", "service.yaml"}) {
 		t.Errorf("the docs deploy %v", names)
+	}
+}
+
+// The outputs that the docs ask for are those of the stack, as it is by then.
+func TestDocsAskForOutputsThatExist(t *testing.T) {
+	asked, stacks := 0, map[string]deployment{}
+	for _, line := range awsCommands(t) {
+		deploy(t, stacks, line)
+		key := regexp.MustCompile(`OutputKey=='(\w+)'`).FindStringSubmatch(line)
+		if key == nil {
+			continue
+		}
+		asked++
+		d, ok := stacks[stackName.FindStringSubmatch(line)[1]]
+		if !ok {
+			t.Errorf("%q asks a stack that is not there", line)
+			continue
+		}
+		if _, ok := loadTemplate(t, filepath.Base(d.file), d.given).output(key[1]); !ok {
+			t.Errorf("%q asks for what is not there then", line)
+		}
+	}
+	if asked < 3 {
+		t.Errorf("%d outputs", asked)
 	}
 }
 
@@ -131,6 +174,15 @@ func TestDocsSayWhatTheCLIUnderstands(t *testing.T) {
 		out, _ := cmd.CombinedOutput()
 		return strings.Contains(string(out), "(400)") || strings.Contains(string(out), "NotAWS"), string(out)
 	}
+	// This one asks nobody.
+	configured := func(command string) {
+		cmd := exec.Command("sh", "-c", command+" && aws configure get region")
+		cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(cli)+string(os.PathListSeparator)+os.Getenv("PATH"),
+			"AWS_CONFIG_FILE="+filepath.Join(t.TempDir(), "config"))
+		if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != "eu-central-1" {
+			t.Errorf("%s: %v, the region is %q", command, err, out)
+		}
+	}
 	commands := regexp.MustCompile(`aws [^|()]*(?:\([^)]*\))?[^|()]*`)
 	ran := 0
 	for _, line := range awsCommands(t) {
@@ -138,8 +190,9 @@ func TestDocsSayWhatTheCLIUnderstands(t *testing.T) {
 			continue
 		}
 		for _, command := range commands.FindAllString(line, -1) {
-			if strings.HasPrefix(command, "aws configure get ") {
-				continue // asks nobody
+			if strings.HasPrefix(command, "aws configure ") {
+				configured(command)
+				continue
 			}
 			ran++
 			if sent, said := run(command); !sent {

@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -152,18 +153,18 @@ func freeAddress(t *testing.T) string {
 	return ln.Addr().String()
 }
 
-// The Caddyfiles of the templates are valid, by way of the file in the image.
+// The Caddyfiles of the templates are valid, by way of the file in the image, and
+// report to CloudWatch if that is asked for.
 func TestCaddyfilesAreValid(t *testing.T) {
 	both(t, func(t *testing.T, f *template) {
-		env := []string{"CADDYFILE=" + f.caddyfile()}
-		for _, args := range [][]string{{"validate"}, {"adapt"}} {
-			out, err := command(t, env, append(args, "--config", "Caddyfile", "--adapter", "caddyfile")...).CombinedOutput()
-			if err != nil || strings.Contains(string(out), "not formatted") {
-				t.Errorf("caddy %v: %v\n%s", args, err, out)
+		for value, want := range map[string]string{"no": "null", "yes": `{"dimensions":{"service":"shop"}}`} {
+			f := loadTemplate(t, f.name, with(f.given, "CloudWatchMetrics", value))
+			if got := cloudWatchMetrics(t, adapted(t, f.caddyfile())); got != want {
+				t.Errorf("CloudWatchMetrics=%s: %s", value, got)
 			}
-		}
-		if strings.Contains(f.caddyfile(), "${") {
-			t.Errorf("something is not filled in:\n%s", f.caddyfile())
+			if strings.Contains(f.caddyfile(), "${") {
+				t.Errorf("something is not filled in:\n%s", f.caddyfile())
+			}
 		}
 	})
 	if out, err := command(t, []string{"CADDYFILE=:8080 { lambda_dispatch { nonsense } }"}, "validate",
@@ -172,12 +173,45 @@ func TestCaddyfilesAreValid(t *testing.T) {
 	}
 }
 
+// adapted is the JSON of a Caddyfile that is valid and formatted.
+func adapted(t *testing.T, caddyfile string) []byte {
+	t.Helper()
+	var said, warned bytes.Buffer
+	for _, what := range []string{"validate", "adapt"} {
+		said.Reset()
+		cmd := command(t, []string{"CADDYFILE=" + caddyfile}, what, "--config", "Caddyfile", "--adapter", "caddyfile")
+		cmd.Stdout, cmd.Stderr = &said, &warned
+		if err := cmd.Run(); err != nil || strings.Contains(warned.String(), "not formatted") {
+			t.Fatalf("caddy %s: %v\n%s\n%s", what, err, warned.String(), caddyfile)
+		}
+	}
+	return said.Bytes()
+}
+
+func cloudWatchMetrics(t *testing.T, config []byte) string {
+	t.Helper()
+	var c struct {
+		Apps struct {
+			LambdaDispatch struct {
+				CloudWatchMetrics json.RawMessage `json:"cloudwatch_metrics"`
+			} `json:"lambda_dispatch"`
+		} `json:"apps"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		t.Fatalf("%v: %s", err, config)
+	}
+	if c.Apps.LambdaDispatch.CloudWatchMetrics == nil {
+		return "null"
+	}
+	return string(c.Apps.LambdaDispatch.CloudWatchMetrics)
+}
+
 // A router with the very Caddyfile of the template, but for addresses and a shorter
 // delay, serves a function; and from SIGTERM on it is unhealthy for the load
 // balancer, yet serves what comes until that has noticed.
 func TestRouter(t *testing.T) {
 	lambda, site, callback, admin := freeAddress(t), freeAddress(t), freeAddress(t), freeAddress(t)
-	f := loadTemplate(t, "existing.yaml", with(forExisting, "Function", "shop"))
+	f := loadTemplate(t, "existing.yaml", with(forExisting, "Function", "shop", "CloudWatchMetrics", "yes"))
 	caddyfile := f.caddyfile()
 	for _, edit := range [][2]string{
 		{"\n:8080 {", "\nhttp://" + site + " {"},
@@ -190,7 +224,8 @@ func TestRouter(t *testing.T) {
 		}
 		caddyfile = strings.Replace(caddyfile, edit[0], edit[1], 1)
 	}
-	start(t, nil, "lambda-dispatch", "local-lambda", "--listen", lambda, "--function", "shop")
+	function := start(t, nil, "lambda-dispatch", "local-lambda", "--listen", lambda, "--function", "shop")
+	function.await(t, "the local Lambda", func() bool { return strings.Contains(function.logs.String(), "serves function shop") })
 	router := start(t, []string{"CADDYFILE=" + caddyfile, "CADDY_ADMIN=" + admin, "AWS_ENDPOINT_URL_LAMBDA=http://" + lambda},
 		"run", "--config", "Caddyfile", "--adapter", "caddyfile")
 	health := "http://" + site + healthPath
@@ -226,9 +261,21 @@ func TestRouter(t *testing.T) {
 	if state := router.cmd.ProcessState; !state.Success() {
 		t.Errorf("the router ended with %v", state)
 	}
+	reports := 0 // the last of them when the pool is closed
 	for line := range strings.Lines(router.logs.String()) {
+		var report struct {
+			AWS           struct{ CloudWatchMetrics []any } `json:"_aws"`
+			Pool, Service string
+		}
+		if json.Unmarshal([]byte(line), &report) == nil && len(report.AWS.CloudWatchMetrics) > 0 &&
+			report.Pool == "shop" && report.Service == "shop" {
+			reports++
+		}
 		if strings.Contains(line, `"level":"error"`) {
 			t.Errorf("the router complains: %s", line)
 		}
+	}
+	if reports == 0 {
+		t.Error("nothing is reported to CloudWatch")
 	}
 }

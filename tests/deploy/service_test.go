@@ -3,9 +3,11 @@ package deploy
 import (
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +25,8 @@ var (
 
 // with adds values to those.
 func with(values map[string]string, more ...string) map[string]string {
-	all := maps.Clone(values)
+	all := map[string]string{}
+	maps.Copy(all, values)
 	for i := 0; i < len(more); i += 2 {
 		all[more[i]] = more[i+1]
 	}
@@ -108,14 +111,36 @@ func TestRuleIDLE(t *testing.T) {
 
 // What each size may start fits into what it reserves, which fits into an account.
 func TestRuleCALLS(t *testing.T) {
+	both(t, func(t *testing.T, f *template) {
+		for size, row := range f.sizes() {
+			if least, most := number(t, row["MinRouters"]), number(t, row["MaxRouters"]); least > most {
+				t.Errorf("%s: %d to %d routers", size, least, most)
+			}
+			if size != "trial" && number(t, row["MinRouters"]) < 2 {
+				t.Errorf("%s: one router", size)
+			}
+			f := loadTemplate(t, f.name, with(f.given, "Size", size))
+			if want := fmt.Sprintf("max_instances %v\n", row["MaxInstances"]); !strings.Contains(f.caddyfile(), want) {
+				t.Errorf("%s: the Caddyfile has not %q", size, want)
+			}
+			scaling, task := f.properties("RouterScaling"), f.properties("RouterTask")
+			if scaling["MinCapacity"] != row["MinRouters"] || scaling["MaxCapacity"] != row["MaxRouters"] ||
+				task["Cpu"] != row["Cpu"] || task["Memory"] != row["Memory"] {
+				t.Errorf("%s: %v to %v routers with %v and %v", size, scaling["MinCapacity"], scaling["MaxCapacity"], task["Cpu"], task["Memory"])
+			}
+		}
+		d := f.properties("RouterService")["DeploymentConfiguration"].(map[string]any)
+		if d["MaximumPercent"] != 200 || d["MinimumHealthyPercent"] != 100 {
+			t.Errorf("deployment %v, the sums are for twice the routers", d)
+		}
+	})
 	f := loadTemplate(t, "service.yaml", forService)
-	for size, row := range f.mappings["Sizes"].(map[string]any) {
-		row := row.(map[string]any)
+	for size, row := range f.sizes() {
 		f := loadTemplate(t, "service.yaml", with(forService, "Size", size))
-		most := number(t, row["MaxInstances"]) * number(t, row["MaxRouters"]) * 2
+		most := mostInstances(t, row)
 		reserved := f.properties("Function")["ReservedConcurrentExecutions"]
 		if size == "trial" {
-			if reserved != "" || most > 10 {
+			if reserved != nil || most > 10 {
 				t.Errorf("%s: %d instances, %v reserved; a new account has 10 in all", size, most, reserved)
 			}
 			continue
@@ -123,22 +148,61 @@ func TestRuleCALLS(t *testing.T) {
 		if n := number(t, reserved); most > n || n > 900 {
 			t.Errorf("%s: %d instances, %d reserved, of 1000 less 100", size, most, n)
 		}
-		if number(t, row["MinRouters"]) < 2 {
-			t.Errorf("%s: one router", size)
-		}
-		if want := fmt.Sprintf("max_instances %v\n", row["MaxInstances"]); !strings.Contains(f.caddyfile(), want) {
-			t.Errorf("%s: the Caddyfile has not %q", size, want)
-		}
 	}
 	if timeout := f.properties("Function")["Timeout"]; timeout != 900 {
 		t.Errorf("function timeout %v", timeout)
 	}
-	both(t, func(t *testing.T, f *template) {
-		d := f.properties("RouterService")["DeploymentConfiguration"].(map[string]any)
-		if d["MaximumPercent"] != 200 || d["MinimumHealthyPercent"] != 100 {
-			t.Errorf("deployment %v, the sums are for twice the routers", d)
+}
+
+func (f *template) sizes() map[string]map[string]any {
+	f.t.Helper()
+	rows, ok := f.mappings["Sizes"].(map[string]any)
+	if !ok {
+		f.t.Fatalf("%s has no sizes", f.name)
+	}
+	sizes := map[string]map[string]any{}
+	for size, row := range rows {
+		sizes[size] = row.(map[string]any)
+	}
+	return sizes
+}
+
+// mostInstances is what routers of a size may start in a deployment.
+func mostInstances(t *testing.T, row map[string]any) int {
+	t.Helper()
+	return number(t, row["MaxInstances"]) * number(t, row["MaxRouters"]) * 2
+}
+
+// With what is there already the routers have the same sizes and rules, and it says
+// what the function needs.
+func TestSizesAreTheSame(t *testing.T) {
+	service, existing := loadTemplate(t, "service.yaml", forService), loadTemplate(t, "existing.yaml", forExisting)
+	sizes := service.sizes()
+	var needs []string
+	for _, size := range []string{"trial", "small", "medium", "large"} {
+		delete(sizes[size], "ReservedConcurrency")
+		needs = append(needs, strconv.Itoa(mostInstances(t, sizes[size])))
+	}
+	if got := existing.sizes(); !reflect.DeepEqual(got, sizes) {
+		t.Errorf("existing.yaml has %v, service.yaml %v", got, sizes)
+	}
+	if !reflect.DeepEqual(existing.rules, service.rules) || len(service.rules) == 0 {
+		t.Errorf("existing.yaml asserts %v, service.yaml %v", existing.rules, service.rules)
+	}
+	for _, p := range []string{"Size", "Capacity", "MaxConcurrent", "Architecture", "CloudWatchMetrics"} {
+		got, want := maps.Clone(existing.parameters[p].(map[string]any)), service.parameters[p].(map[string]any)
+		for _, differs := range []string{"Description", "Default"} {
+			got[differs] = want[differs]
 		}
-	})
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s is %v in existing.yaml, %v in service.yaml", p, got, want)
+		}
+	}
+	source, err := os.ReadFile(filepath.Join(root, "deploy", "cloudformation", "existing.yaml"))
+	said := fmt.Sprintf("needs %s (trial), %s, %s or %s environments", needs[0], needs[1], needs[2], needs[3])
+	if err != nil || !strings.Contains(string(source), said) {
+		t.Errorf("existing.yaml does not say %q: %v", said, err)
+	}
 }
 
 // rule is an open port: from one to another.
@@ -201,46 +265,80 @@ func TestWhoReachesWhom(t *testing.T) {
 	}
 	check(t, loadTemplate(t, "service.yaml", forService), in, out)
 	out = slices.Insert(out, 1, rule{"FunctionGroup", "0.0.0.0/0", "443-443"})
+	// What it calls may be AWS, whose names mean the endpoints.
+	in = slices.Insert(in, 2, rule{"EndpointGroup", "FunctionGroup", "443-443"})
 	check(t, loadTemplate(t, "service.yaml", with(forService, "InternetForApp", "yes")), in, out)
-	check(t, loadTemplate(t, "existing.yaml", forExisting),
-		[]rule{{"RouterGroup", "sg-1", "8080-8080"}, {"RouterGroup", "sg-2", "7443-7443"}},
-		[]rule{{"RouterGroup", "0.0.0.0/0", "443-443"}})
+
+	in = []rule{{"RouterGroup", "sg-1", "8080-8080"}, {"RouterGroup", "sg-2", "7443-7443"}}
+	out = []rule{{"RouterGroup", "0.0.0.0/0", "443-443"}}
+	f := loadTemplate(t, "existing.yaml", forExisting)
+	check(t, f, in, out)
+	if got := fmt.Sprint(f.metadata("RouterService")); got != "map[After:nothing]" {
+		t.Errorf("without endpoints the service waits for %s", got)
+	}
+	f = loadTemplate(t, "existing.yaml", with(forExisting, "EndpointGroupId", "sg-3"))
+	check(t, f, append(in, rule{"sg-3", "RouterGroup", "443-443"}), out)
+	if got := fmt.Sprint(f.metadata("RouterService")); got != "map[After:EndpointFromRouter]" {
+		t.Errorf("with endpoints the service waits for %s", got)
+	}
 }
 
-// The router may invoke the function, and nothing else.
-func TestRouterRole(t *testing.T) {
-	for _, c := range []struct {
-		f    *template
-		want string
-	}{
-		{loadTemplate(t, "service.yaml", forService), "Function.Arn"},
-		{loadTemplate(t, "existing.yaml", forExisting), "arn:aws:lambda:eu-central-1:123456789012:function:shop"},
-		{loadTemplate(t, "existing.yaml", with(forExisting, "Function", "shop:live")), "arn:aws:lambda:eu-central-1:123456789012:function:shop:live"},
-	} {
-		role := c.f.properties("RouterRole")
-		if role["ManagedPolicyArns"] != nil || len(role["Policies"].([]any)) != 1 {
-			t.Errorf("%s: more than one policy", c.f.name)
+// Whoever reaches the endpoint of Lambda may invoke functions of this account. The app
+// may do with it what its own policies say, if it may call AWS at all; routers may not.
+func TestLambdaEndpoint(t *testing.T) {
+	invoke := map[string]any{
+		"Effect": "Allow", "Principal": "*", "Action": "lambda:InvokeFunction",
+		"Resource":  "arn:aws:lambda:eu-central-1:123456789012:function:*",
+		"Condition": map[string]any{"StringEquals": map[string]any{"aws:PrincipalAccount": "123456789012"}},
+	}
+	app := map[string]any{
+		"Effect": "Allow", "Principal": "*", "Action": "lambda:*", "Resource": "*",
+		"Condition": map[string]any{"ArnNotEquals": map[string]any{"aws:PrincipalArn": "RouterRole.Arn"}},
+	}
+	for internet, want := range map[string][]any{"no": {invoke}, "yes": {invoke, app}} {
+		f := loadTemplate(t, "service.yaml", with(forService, "InternetForApp", internet))
+		policy := f.properties("LambdaEndpoint")["PolicyDocument"].(map[string]any)
+		if got := policy["Statement"]; !reflect.DeepEqual(got, want) {
+			t.Errorf("InternetForApp=%s: %v", internet, got)
 		}
-		policy := role["Policies"].([]any)[0].(map[string]any)["PolicyDocument"].(map[string]any)
-		want := []any{map[string]any{"Effect": "Allow", "Action": "lambda:InvokeFunction", "Resource": c.want}}
-		if !reflect.DeepEqual(policy["Statement"], want) {
-			t.Errorf("%s: %v", c.f.name, policy["Statement"])
+		for _, open := range []string{"LogsEndpoint", "EcrApiEndpoint", "EcrEndpoint", "S3Endpoint"} {
+			if policy := f.properties(open)["PolicyDocument"]; policy != nil {
+				t.Errorf("%s, which the app may use too, allows %v only", open, policy)
+			}
 		}
 	}
 }
 
-// Only where there is no resource to name may a role do something to all.
-func TestNoRoleMayDoMore(t *testing.T) {
+// Roles are assumed on conditions that AWS documents for the one who assumes them.
+func TestWhoAssumesRoles(t *testing.T) {
+	account := map[string]any{"StringEquals": map[string]any{"aws:SourceAccount": "123456789012"}}
+	documented := map[string]any{"ExecutionRole": nil, "FunctionRole": nil, "RouterRole": account}
 	both(t, func(t *testing.T, f *template) {
 		for _, name := range f.ofType("AWS::IAM::Role") {
-			for _, p := range f.properties(name)["Policies"].([]any) {
-				for _, s := range p.(map[string]any)["PolicyDocument"].(map[string]any)["Statement"].([]any) {
-					s := s.(map[string]any)
-					actions := fmt.Sprint(s["Action"])
-					if s["Resource"] == "*" && actions != "ecr:GetAuthorizationToken" && !strings.HasPrefix(actions, "[ec2:AssignPrivateIp") ||
-						strings.Contains(actions, "*") {
-						t.Errorf("%s: %s of %v", name, actions, s["Resource"])
-					}
+			policy := f.properties(name)["AssumeRolePolicyDocument"].(map[string]any)
+			statement := policy["Statement"].([]any)[0].(map[string]any)
+			if got := statement["Condition"]; !reflect.DeepEqual(got, documented[name]) {
+				t.Errorf("%s is assumed on condition of %v", name, got)
+			}
+		}
+	})
+}
+
+// A stack's name may have 128 characters, so names are made of it only where so many
+// fit. Functions, load balancers and target groups have less.
+func TestStackNamesMayBeLong(t *testing.T) {
+	limits := map[string]int{"LogGroupName": 512, "Family": 255}
+	both(t, func(t *testing.T, f *template) {
+		f.values["AWS::StackName"] = strings.Repeat("s", 128)
+		for name, r := range f.resources {
+			properties, _ := r.(map[string]any)["Properties"].(map[string]any)
+			for p, v := range properties {
+				limit, known := limits[p]
+				if !known && !strings.HasSuffix(p, "Name") {
+					continue
+				}
+				if s := fmt.Sprint(f.eval(v)); strings.Contains(s, f.values["AWS::StackName"]) && len(s) > limit {
+					t.Errorf("%s: %s has %d characters", name, p, len(s))
 				}
 			}
 		}
@@ -266,6 +364,9 @@ func TestCapacity(t *testing.T) {
 
 func TestListeners(t *testing.T) {
 	f := loadTemplate(t, "service.yaml", forService)
+	if url, _ := f.output("Url"); url != "http://Balancer.DNSName" {
+		t.Errorf("without a certificate the site is at %q", url)
+	}
 	if got := fmt.Sprint(f.metadata("RouterService")); got != "map[After:nothing]" {
 		t.Errorf("without a certificate the service waits for %s", got)
 	}
@@ -273,6 +374,12 @@ func TestListeners(t *testing.T) {
 		t.Errorf("without a certificate: %s", got)
 	}
 	f = loadTemplate(t, "service.yaml", with(forService, "CertificateArn", "arn:aws:acm:x"))
+	if url, ok := f.output("Url"); ok {
+		t.Errorf("the certificate is not for %s", url)
+	}
+	if name, ok := f.output("Balancer"); !ok || name != "Balancer.DNSName" {
+		t.Errorf("what the certificate's name has to lead to is %q", name)
+	}
 	if got := fmt.Sprint(f.properties("HttpListener")["DefaultActions"]); !strings.Contains(got, "Protocol:HTTPS") || strings.Contains(got, "forward") {
 		t.Errorf("with a certificate: %s", got)
 	}
@@ -286,10 +393,14 @@ func TestListeners(t *testing.T) {
 
 // The two templates give the router the same Caddyfile but for whom it trusts.
 func TestCaddyfilesAreTheSame(t *testing.T) {
-	one := loadTemplate(t, "service.yaml", forService).caddyfile()
-	two := loadTemplate(t, "existing.yaml", with(forExisting, "Function", "Function", "MaxInstances", "4")).caddyfile()
-	if two = strings.Replace(two, "static private_ranges", "static 10.72.0.0/16", 1); one != two {
-		t.Errorf("%s\n--- and ---\n%s", one, two)
+	for _, metrics := range []string{"no", "yes"} {
+		one := loadTemplate(t, "service.yaml", with(forService, "CloudWatchMetrics", metrics)).caddyfile()
+		two := loadTemplate(t, "existing.yaml", with(forExisting, "Function", "Function", "Size", "trial",
+			"CloudWatchMetrics", metrics, "Zones", "eu-central-1a=euc1-az2,eu-central-1b=euc1-az3")).caddyfile()
+		two = strings.Replace(two, "static private_ranges", "static 10.72.0.0/16", 1)
+		if two = strings.Replace(two, "euc1-az2,", "euc1-az2 ", 1); one != two {
+			t.Errorf("%s\n--- and ---\n%s", one, two)
+		}
 	}
 }
 

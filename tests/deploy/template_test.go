@@ -21,13 +21,25 @@ type template struct {
 	mappings   map[string]any
 	conditions map[string]any
 	resources  map[string]any
+	outputs    map[string]any
+	rules      map[string]any
+	given      map[string]string // by whoever loads it
 	values     map[string]string // of parameters
 }
 
 // pseudo are the parameters that CloudFormation adds.
 var pseudo = map[string]string{
 	"AWS::StackName": "shop", "AWS::Region": "eu-central-1", "AWS::AccountId": "123456789012",
-	"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com", "AWS::NoValue": "",
+	"AWS::Partition": "aws", "AWS::URLSuffix": "amazonaws.com", "AWS::NoValue": noValue,
+}
+
+// noValue takes away what has it.
+const noValue = "AWS::NoValue"
+
+// attributes are those that somebody reads before AWS is there.
+var attributes = map[string]string{
+	"PrivateA.AvailabilityZone": "eu-central-1a", "PrivateA.AvailabilityZoneId": "euc1-az2",
+	"PrivateB.AvailabilityZone": "eu-central-1b", "PrivateB.AvailabilityZoneId": "euc1-az3",
 }
 
 // loadTemplate reads a template of deploy/cloudformation. The given values come
@@ -45,9 +57,10 @@ func loadTemplate(t *testing.T, name string, given map[string]string) *template 
 	all := plain(doc.Content[0]).(map[string]any)
 	section := func(name string) map[string]any { s, _ := all[name].(map[string]any); return s }
 	f := &template{
-		t: t, name: name, values: maps.Clone(pseudo),
+		t: t, name: name, given: given, values: maps.Clone(pseudo),
 		parameters: section("Parameters"), mappings: section("Mappings"),
 		conditions: section("Conditions"), resources: section("Resources"),
+		outputs: section("Outputs"), rules: section("Rules"),
 	}
 	for p, about := range f.parameters {
 		if d, ok := about.(map[string]any)["Default"]; ok {
@@ -106,7 +119,9 @@ func (f *template) eval(v any) any {
 	case []any:
 		l := []any{}
 		for _, e := range v {
-			l = append(l, f.eval(e))
+			if e = f.eval(e); e != noValue {
+				l = append(l, e)
+			}
 		}
 		return l
 	case map[string]any:
@@ -119,7 +134,9 @@ func (f *template) eval(v any) any {
 		}
 		m := map[string]any{}
 		for k, e := range v {
-			m[k] = f.eval(e)
+			if e = f.eval(e); e != noValue {
+				m[k] = e
+			}
 		}
 		return m
 	}
@@ -150,6 +167,9 @@ func (f *template) call(function string, arg any) any {
 			s = s[2 : len(s)-1]
 			if v, ok := own[s]; ok {
 				return fmt.Sprint(f.eval(v))
+			}
+			if a, ok := attributes[s]; ok {
+				return a
 			}
 			if strings.Contains(s, ".") {
 				return s
@@ -204,6 +224,19 @@ func (f *template) properties(resource string) map[string]any {
 func (f *template) metadata(resource string) any {
 	f.t.Helper()
 	return f.eval(f.resources[resource].(map[string]any)["Metadata"])
+}
+
+// output is the value of an output, and whether there is one.
+func (f *template) output(name string) (value string, ok bool) {
+	f.t.Helper()
+	o, ok := f.outputs[name].(map[string]any)
+	if !ok {
+		f.t.Fatalf("%s: no output %s", f.name, name)
+	}
+	if c, ok := o["Condition"].(string); ok && !f.condition(c) {
+		return "", false
+	}
+	return f.eval(o["Value"]).(string), true
 }
 
 // ofType are the names of all resources of a type that are made.
