@@ -16,8 +16,22 @@ export interface RouterSettings {
   readonly gracePeriod: Duration;
   /** How long a client's connection may be idle. More than the load balancer's idle timeout. */
   readonly idleTimeout: Duration;
+  /** Where the load balancer's addresses are: CIDR blocks, or private_ranges. */
+  readonly trustedProxies: string[];
+  /** name=ID of each zone, separated by spaces, or auto. */
+  readonly zones: string;
+  /** Metrics for CloudWatch, if any. */
+  readonly cloudWatchMetrics?: CloudWatchMetrics;
   /** More subdirectives of lambda_dispatch, one each, such as "min_instances 2". */
   readonly directives: string[];
+}
+
+/** What routers write once a minute, of which CloudWatch makes metrics. */
+export interface CloudWatchMetrics {
+  /** @default LambdaDispatch */
+  readonly namespace?: string;
+  /** Name to value, next to pool. Each combination of values is a metric, which CloudWatch bills. @default service: the stack's name */
+  readonly dimensions?: Record<string, string>;
 }
 
 /** Where the load balancer asks for a router's health. */
@@ -44,7 +58,7 @@ export function routerCaddyfile(s: RouterSettings): string {
 	servers {
 		protocols h1
 		# Nobody but the load balancer can connect.
-		trusted_proxies static private_ranges
+		trusted_proxies static ${s.trustedProxies.join(" ")}
 		trusted_proxies_strict
 		timeouts {
 			# IDLE. The load balancer closes idle connections first, so
@@ -57,7 +71,7 @@ export function routerCaddyfile(s: RouterSettings): string {
 	log {
 		format json
 	}
-}
+${metrics(s.cloudWatchMetrics)}}
 :${SITE_PORT} {
 	log
 	handle ${HEALTH_PATH} {
@@ -74,9 +88,29 @@ export function routerCaddyfile(s: RouterSettings): string {
 ${more}			callback {
 				listen :${CALLBACK_PORT}
 				advertise auto
+				# ECS tells names of zones, Lambda their IDs.
+				zone ${s.zones}
 			}
 		}
 	}
 }
 `;
+}
+
+/** The global option that makes the router write its metrics. */
+function metrics(m?: CloudWatchMetrics): string {
+  if (!m) return "";
+  const namespace = m.namespace === undefined ? "" : `\t\t\tnamespace ${quoted(m.namespace)}\n`;
+  const dimensions = Object.entries(m.dimensions ?? {})
+    .map(([name, value]) => `\t\t\tdimensions ${quoted(name)} ${quoted(value)}\n`)
+    .join("");
+  return `\tlambda_dispatch {\n\t\tcloudwatch_metrics {\n${namespace}${dimensions}\t\t}\n\t}\n`;
+}
+
+// https://caddyserver.com/docs/caddyfile/concepts#tokens-and-quotes
+function quoted(text: string): string {
+  if (/["\\\n]/.test(text)) {
+    throw new Error(`${JSON.stringify(text)}: quotes, backslashes and line breaks cannot be in a name or value of cloudWatchMetrics`);
+  }
+  return `"${text}"`;
 }

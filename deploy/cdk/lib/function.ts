@@ -1,5 +1,6 @@
-import { Duration, RemovalPolicy } from "aws-cdk-lib";
+import { ArnFormat, Duration, RemovalPolicy, Stack } from "aws-cdk-lib";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
+import * as iam from "aws-cdk-lib/aws-iam";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
@@ -31,13 +32,22 @@ export interface LambdaDispatchFunctionProps {
   readonly logRetention?: logs.RetentionDays;
 }
 
+/** What Lambda needs to join environments to the VPC. */
+const NETWORK_ACTIONS = [
+  "ec2:AssignPrivateIpAddresses",
+  "ec2:CreateNetworkInterface",
+  "ec2:DeleteNetworkInterface",
+  "ec2:DescribeNetworkInterfaces",
+  "ec2:DescribeSubnets",
+  "ec2:UnassignPrivateIpAddresses",
+];
+
 /** A Lambda function for routers: an image in a VPC, whose environments live as long as Lambda allows. */
 export class LambdaDispatchFunction extends Construct implements ec2.IConnectable {
   readonly function: lambda.DockerImageFunction;
   /** What routers invoke. It follows the newest version, and moves only when that is there. */
   readonly alias: lambda.Alias;
   readonly connections: ec2.Connections;
-  readonly reservedConcurrentExecutions?: number;
 
   constructor(scope: Construct, id: string, props: LambdaDispatchFunctionProps) {
     super(scope, id);
@@ -45,6 +55,16 @@ export class LambdaDispatchFunction extends Construct implements ec2.IConnectabl
     const group = props.allowAllOutbound
       ? new ec2.SecurityGroup(this, "SecurityGroup", { vpc: props.vpc, description })
       : closedSecurityGroup(this, "SecurityGroup", props.vpc, description);
+    const logGroup = new logs.LogGroup(this, "Logs", {
+      retention: props.logRetention ?? logs.RetentionDays.ONE_MONTH,
+      removalPolicy: RemovalPolicy.DESTROY,
+    });
+    // Not Lambda's managed policies, with which the app could write to all logs.
+    const role = new iam.Role(this, "Role", {
+      assumedBy: new iam.ServicePrincipal("lambda.amazonaws.com"),
+      inlinePolicies: { network: networkPolicy(Stack.of(this)) },
+    });
+    logGroup.grantWrite(role);
     this.function = new lambda.DockerImageFunction(this, "Function", {
       code: props.code,
       architecture: props.architecture ?? lambda.Architecture.ARM_64,
@@ -60,13 +80,36 @@ export class LambdaDispatchFunction extends Construct implements ec2.IConnectabl
       loggingFormat: lambda.LoggingFormat.JSON,
       systemLogLevelV2: lambda.SystemLogLevel.WARN,
       applicationLogLevelV2: lambda.ApplicationLogLevel.INFO,
-      logGroup: new logs.LogGroup(this, "Logs", {
-        retention: props.logRetention ?? logs.RetentionDays.ONE_MONTH,
-        removalPolicy: RemovalPolicy.DESTROY,
-      }),
+      logGroup,
+      role,
     });
     this.alias = this.function.addAlias("live");
     this.connections = this.function.connections;
-    this.reservedConcurrentExecutions = props.reservedConcurrentExecutions;
   }
+}
+
+/**
+ * Lambda joins environments to the VPC with the function's role, but the app has no business with that:
+ * its calls name the function that they come from.
+ * https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html
+ */
+function networkPolicy(stack: Stack): iam.PolicyDocument {
+  const functions = stack.formatArn({
+    service: "lambda",
+    resource: "function",
+    resourceName: "*",
+    arnFormat: ArnFormat.COLON_RESOURCE_NAME,
+  });
+  const resources = ["*"]; // the interfaces are not there before
+  return new iam.PolicyDocument({
+    statements: [
+      new iam.PolicyStatement({ actions: NETWORK_ACTIONS, resources }),
+      new iam.PolicyStatement({
+        effect: iam.Effect.DENY,
+        actions: NETWORK_ACTIONS,
+        resources,
+        conditions: { ArnLike: { "lambda:SourceFunctionArn": functions } },
+      }),
+    ],
+  });
 }

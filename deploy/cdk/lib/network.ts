@@ -1,5 +1,5 @@
 import * as ec2 from "aws-cdk-lib/aws-ec2";
-import { Construct } from "constructs";
+import { Construct, Dependable, type IDependable } from "constructs";
 
 /**
  * Adds what routers in subnets without a way to the internet need of AWS:
@@ -16,6 +16,40 @@ export function addRouterEndpoints(vpc: ec2.Vpc): void {
     vpc.addInterfaceEndpoint(`${name}Endpoint`, { service });
   }
   vpc.addGatewayEndpoint("S3Endpoint", { service: ec2.GatewayVpcEndpointAwsService.S3 });
+}
+
+/**
+ * The endpoints that the VPC has when the app is synthesised, to depend on: tasks that start before
+ * them cannot fetch their image, and ECS would give the deployment up.
+ */
+export function endpointsOf(vpc: ec2.IVpc): IDependable {
+  const endpoints = {};
+  Dependable.implement(endpoints, {
+    get dependencyRoots() {
+      return vpc.node
+        .findAll()
+        .filter((c) => c instanceof ec2.InterfaceVpcEndpoint || c instanceof ec2.GatewayVpcEndpoint);
+    },
+  });
+  return endpoints;
+}
+
+/** Where addresses of the VPC are. An imported VPC may not say, but throws. */
+export function rangesOf(vpc: ec2.IVpc): string[] {
+  try {
+    return [vpc.vpcCidrBlock];
+  } catch {
+    return ["private_ranges"];
+  }
+}
+
+/** What the names of the subnets' zones mean in this account, if the subnets are of this app. */
+export function zonesOf(subnets: ec2.ISubnet[]): string {
+  const zones = subnets
+    .map((s) => s.node.defaultChild)
+    .filter((c) => c instanceof ec2.CfnSubnet)
+    .map((c) => `${c.attrAvailabilityZone}=${c.attrAvailabilityZoneId}`);
+  return zones.length > 0 && zones.length === subnets.length ? zones.join(" ") : "auto";
 }
 
 /**

@@ -1,4 +1,4 @@
-import { Duration, RemovalPolicy } from "aws-cdk-lib";
+import { Annotations, Duration, RemovalPolicy, Size, Stack } from "aws-cdk-lib";
 import * as acm from "aws-cdk-lib/aws-certificatemanager";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
 import * as ecs from "aws-cdk-lib/aws-ecs";
@@ -7,9 +7,11 @@ import * as iam from "aws-cdk-lib/aws-iam";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import * as logs from "aws-cdk-lib/aws-logs";
 import { Construct } from "constructs";
-import { CALLBACK_PORT, HEALTH_PATH, SITE_PORT, routerCaddyfile } from "./caddyfile.js";
+import { CALLBACK_PORT, type CloudWatchMetrics, HEALTH_PATH, SITE_PORT, routerCaddyfile } from "./caddyfile.js";
+import { type Capacity, IDLE_TIMEOUT, type Numbers, STOP_TIMEOUT, checkNumbers, checkOptions, numbersOf } from "./checks.js";
 import { LambdaDispatchFunction } from "./function.js";
-import { closedSecurityGroup } from "./network.js";
+import { closedSecurityGroup, endpointsOf, rangesOf, zonesOf } from "./network.js";
+import { type Target, targetOf } from "./target.js";
 
 export interface LambdaDispatchRouterProps {
   readonly vpc: ec2.IVpc;
@@ -19,6 +21,8 @@ export interface LambdaDispatchRouterProps {
   readonly image: ecs.ContainerImage;
   /** What the routers invoke: a function in the VPC, or an alias of one. */
   readonly function: LambdaDispatchFunction | lambda.IFunction;
+  /** Of the function's environments, if the function is imported without it. */
+  readonly functionSecurityGroup?: ec2.ISecurityGroup;
   /** Of the image. @default ARM64, a fifth cheaper */
   readonly cpuArchitecture?: ecs.CpuArchitecture;
   /** Of a router, 1024 are a vCPU. @default 512 */
@@ -26,7 +30,7 @@ export interface LambdaDispatchRouterProps {
   /** Of a router, MiB. @default 1024 */
   readonly memoryLimitMiB?: number;
   /** @default on-demand. mixed: one router on Fargate, all others on Fargate Spot */
-  readonly capacity?: "on-demand" | "mixed" | "spot";
+  readonly capacity?: Capacity;
   /** @default 2 */
   readonly minRouters?: number;
   /** @default 4 */
@@ -37,6 +41,8 @@ export interface LambdaDispatchRouterProps {
   readonly maxConcurrent?: number;
   /** More subdirectives of lambda_dispatch, one each, such as "min_instances 2". */
   readonly directives?: string[];
+  /** Metrics in CloudWatch, by way of the routers' log. It bills a dozen custom metrics. @default false */
+  readonly cloudWatchMetrics?: boolean | CloudWatchMetrics;
   /** How long a request may wait for a slot. @default 1 minute */
   readonly queueTimeout?: Duration;
   /**
@@ -49,20 +55,37 @@ export interface LambdaDispatchRouterProps {
   readonly deregistrationDelay?: Duration;
   /** Of the site. Without one the site is plain HTTP. Not with listener. */
   readonly certificate?: acm.ICertificate;
+  /** Whether the load balancer is in public subnets. Not with listener. @default true */
+  readonly internetFacing?: boolean;
+  /** Who may connect to the load balancer. Not with listener. @default everyone who can reach it */
+  readonly clients?: ec2.IPeer[];
+  /**
+   * Where the load balancer's addresses are, as CIDR blocks: what comes from there is believed
+   * what it says of the client, such as X-Forwarded-For.
+   * @default the VPC's, or private_ranges for an imported VPC whose addresses are not known
+   */
+  readonly trustedProxies?: string[];
+  /**
+   * The ID of each zone by its name, such as { "eu-central-1a": "euc1-az2" }, so that the metric
+   * tunnel_bytes_total can tell what crosses zones.
+   * @default those of the routers' subnets, or none for subnets that are imported
+   */
+  readonly zones?: Record<string, string>;
   /** A listener that is there already, which gets a rule; by default a load balancer is made. */
   readonly listener?: elb.IApplicationListener;
-  /** Of the rule for listener. */
+  /** Of the rule for listener. Without conditions and priority the routers are its default. */
   readonly conditions?: elb.ListenerCondition[];
   /** Of the rule for listener. */
   readonly priority?: number;
-  /** @default a new cluster */
-  readonly cluster?: ecs.Cluster;
+  /**
+   * A cluster in the VPC. An imported one needs FARGATE and FARGATE_SPOT among its capacity
+   * providers for mixed and spot; one of this app gets them.
+   * @default a new cluster
+   */
+  readonly cluster?: ecs.ICluster;
 }
 
-/** What Fargate allows at most, and what Spot leaves. */
-const STOP_TIMEOUT = Duration.seconds(120);
 const SHUTDOWN_DELAY = Duration.seconds(20);
-const IDLE_TIMEOUT = Duration.seconds(300);
 const HEALTH_CHECK = { interval: 5, timeout: 3, threshold: 2 };
 
 /** Routers on Fargate behind a load balancer, which run requests in a Lambda function. */
@@ -75,16 +98,10 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
 
   constructor(scope: Construct, id: string, props: LambdaDispatchRouterProps) {
     super(scope, id);
-    const own = props.function instanceof LambdaDispatchFunction ? props.function : undefined;
-    const target: lambda.IFunction = own ? own.alias : (props.function as lambda.IFunction);
-    const minRouters = props.minRouters ?? 2;
-    const maxRouters = props.maxRouters ?? 4;
-    const maxInstances = props.maxInstances ?? 10;
-    const queueTimeout = props.queueTimeout ?? Duration.minutes(1);
-    const balancerIdle = props.balancerIdleTimeout ?? Duration.minutes(2);
-    const deregistration = props.deregistrationDelay ?? Duration.seconds(90);
-    const capacity = props.capacity ?? "on-demand";
-    check(props, { own, maxRouters, maxInstances, queueTimeout, balancerIdle, deregistration, capacity });
+    const numbers = numbersOf(props);
+    const target = targetOf(this, props.function, props.functionSecurityGroup);
+    checkOptions(props);
+    checkNumbers(numbers, target.reserved);
 
     const group = new ec2.SecurityGroup(this, "SecurityGroup", {
       vpc: props.vpc,
@@ -94,9 +111,36 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
     // S3, where images are, has no security group, so this cannot be narrower.
     group.addEgressRule(ec2.Peer.anyIpv4(), ec2.Port.tcp(443), "Lambda, logs, images");
     this.connections = new ec2.Connections({ securityGroups: [group] });
-    const environments = own ?? (props.function as lambda.IFunction);
-    environments.connections.allowTo(this, ec2.Port.tcp(CALLBACK_PORT), "callbacks, from the function only");
+    // From, and not to: so the CDK puts the rules of both groups into the router's stack, which
+    // uses that of the function anyway, and never the other way round.
+    this.connections.allowFrom(target.environments, ec2.Port.tcp(CALLBACK_PORT), "callbacks, from the function only");
 
+    this.service = this.addService(props, numbers, group, this.addTask(props, numbers, target));
+    this.targetGroup = new elb.ApplicationTargetGroup(this, "Routers", {
+      vpc: props.vpc,
+      targetType: elb.TargetType.IP,
+      protocol: elb.ApplicationProtocol.HTTP,
+      port: SITE_PORT,
+      loadBalancingAlgorithmType: elb.TargetGroupLoadBalancingAlgorithmType.LEAST_OUTSTANDING_REQUESTS,
+      deregistrationDelay: numbers.deregistrationDelay,
+      healthCheck: {
+        path: HEALTH_PATH,
+        healthyHttpCodes: "200",
+        interval: Duration.seconds(HEALTH_CHECK.interval),
+        timeout: Duration.seconds(HEALTH_CHECK.timeout),
+        healthyThresholdCount: HEALTH_CHECK.threshold,
+        unhealthyThresholdCount: HEALTH_CHECK.threshold,
+      },
+      targets: [this.service.loadBalancerTarget({ containerName: "router", containerPort: SITE_PORT })],
+    });
+    if (props.listener) {
+      this.useListener(props.listener, props);
+      return;
+    }
+    this.loadBalancer = this.addLoadBalancer(props, numbers.balancerIdleTimeout);
+  }
+
+  private addTask(props: LambdaDispatchRouterProps, numbers: Numbers, target: Target): ecs.FargateTaskDefinition {
     const task = new ecs.FargateTaskDefinition(this, "Task", {
       cpu: props.cpu ?? 512,
       memoryLimitMiB: props.memoryLimitMiB ?? 1024,
@@ -104,10 +148,14 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
         operatingSystemFamily: ecs.OperatingSystemFamily.LINUX,
         cpuArchitecture: props.cpuArchitecture ?? ecs.CpuArchitecture.ARM64,
       },
+      // Why the account is named: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html#create_task_iam_policy_and_role
+      taskRole: new iam.Role(this, "TaskRole", {
+        assumedBy: new iam.ServicePrincipal("ecs-tasks.amazonaws.com", {
+          conditions: { StringEquals: { "aws:SourceAccount": Stack.of(this).account } },
+        }),
+      }),
     });
-    task.addToTaskRolePolicy(
-      new iam.PolicyStatement({ actions: ["lambda:InvokeFunction"], resources: [target.functionArn] }),
-    );
+    task.addToTaskRolePolicy(new iam.PolicyStatement({ actions: ["lambda:InvokeFunction"], resources: [target.arn] }));
     task.addContainer("router", {
       image: props.image,
       stopTimeout: STOP_TIMEOUT,
@@ -119,37 +167,59 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
         streamPrefix: "router",
         // Requests do not wait for CloudWatch.
         mode: ecs.AwsLogDriverMode.NON_BLOCKING,
+        maxBufferSize: Size.mebibytes(4),
         logGroup: new logs.LogGroup(this, "Logs", {
           retention: logs.RetentionDays.ONE_MONTH,
           removalPolicy: RemovalPolicy.DESTROY,
         }),
       }),
       environment: {
-        CADDYFILE: routerCaddyfile({
-          functionName: target.functionName,
-          maxConcurrent: props.maxConcurrent ?? 10,
-          maxInstances,
-          queueTimeout,
-          shutdownDelay: SHUTDOWN_DELAY,
-          gracePeriod: STOP_TIMEOUT.minus(SHUTDOWN_DELAY).minus(Duration.seconds(10)),
-          idleTimeout: IDLE_TIMEOUT,
-          directives: props.directives ?? [],
-        }),
-        // With a new app the routers are replaced too, and with them the instances of
-        // the old app.
-        ...(own && { APP_VERSION: own.function.currentVersion.version }),
+        CADDYFILE: this.caddyfile(props, numbers, target),
+        // The router does not read it. With a new app the routers are replaced too, and
+        // with them the instances of the old app.
+        ...(target.version && { APP_VERSION: target.version }),
       },
     });
+    return task;
+  }
 
+  private caddyfile(props: LambdaDispatchRouterProps, numbers: Numbers, target: Target): string {
+    return routerCaddyfile({
+      functionName: target.name,
+      maxConcurrent: numbers.maxConcurrent,
+      maxInstances: numbers.maxInstances,
+      queueTimeout: numbers.queueTimeout,
+      shutdownDelay: SHUTDOWN_DELAY,
+      gracePeriod: STOP_TIMEOUT.minus(SHUTDOWN_DELAY).minus(Duration.seconds(10)),
+      idleTimeout: IDLE_TIMEOUT,
+      trustedProxies: props.trustedProxies ?? rangesOf(props.vpc),
+      zones: props.zones
+        ? Object.entries(props.zones).map(([name, id]) => `${name}=${id}`).join(" ")
+        : zonesOf(props.vpc.selectSubnets(props.vpcSubnets).subnets),
+      cloudWatchMetrics: this.metrics(props.cloudWatchMetrics),
+      directives: props.directives ?? [],
+    });
+  }
+
+  private metrics(wanted?: boolean | CloudWatchMetrics): CloudWatchMetrics | undefined {
+    if (!wanted) return undefined;
+    return { dimensions: { service: Stack.of(this).stackName }, ...(wanted !== true && wanted) };
+  }
+
+  private addService(
+    props: LambdaDispatchRouterProps,
+    numbers: Numbers,
+    group: ec2.ISecurityGroup,
+    taskDefinition: ecs.FargateTaskDefinition,
+  ): ecs.FargateService {
     const cluster = props.cluster ?? new ecs.Cluster(this, "Cluster", { vpc: props.vpc });
-    if (!props.cluster) cluster.enableFargateCapacityProviders();
-    this.service = new ecs.FargateService(this, "Service", {
+    const service = new ecs.FargateService(this, "Service", {
       cluster,
-      taskDefinition: task,
+      taskDefinition,
       vpcSubnets: props.vpcSubnets,
       securityGroups: [group],
       assignPublicIp: false,
-      capacityProviderStrategies: strategies(capacity),
+      capacityProviderStrategies: this.strategies(cluster, numbers.capacity),
       availabilityZoneRebalancing: ecs.AvailabilityZoneRebalancing.ENABLED,
       healthCheckGracePeriod: Duration.seconds(60),
       // All new routers start before an old one stops.
@@ -158,115 +228,81 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
       circuitBreaker: { enable: true, rollback: true },
       propagateTags: ecs.PropagatedTagSource.SERVICE,
     });
-    const scaling = this.service.autoScaleTaskCount({ minCapacity: minRouters, maxCapacity: maxRouters });
+    // Its capacity providers, without which ECS refuses the service, and what tasks need to start.
+    service.node.addDependency(cluster, endpointsOf(props.vpc));
+    const scaling = service.autoScaleTaskCount({ minCapacity: numbers.minRouters, maxCapacity: numbers.maxRouters });
     scaling.scaleOnCpuUtilization("Cpu", {
       targetUtilizationPercent: 50,
       scaleOutCooldown: Duration.seconds(30),
       // A router that goes takes its instances with it: rarely is better.
       scaleInCooldown: Duration.seconds(600),
     });
+    return service;
+  }
 
-    this.targetGroup = new elb.ApplicationTargetGroup(this, "Routers", {
-      vpc: props.vpc,
-      targetType: elb.TargetType.IP,
-      protocol: elb.ApplicationProtocol.HTTP,
-      port: SITE_PORT,
-      loadBalancingAlgorithmType: elb.TargetGroupLoadBalancingAlgorithmType.LEAST_OUTSTANDING_REQUESTS,
-      deregistrationDelay: deregistration,
-      healthCheck: {
-        path: HEALTH_PATH,
-        healthyHttpCodes: "200",
-        interval: Duration.seconds(HEALTH_CHECK.interval),
-        timeout: Duration.seconds(HEALTH_CHECK.timeout),
-        healthyThresholdCount: HEALTH_CHECK.threshold,
-        unhealthyThresholdCount: HEALTH_CHECK.threshold,
-      },
-      targets: [this.service.loadBalancerTarget({ containerName: "router", containerPort: SITE_PORT })],
-    });
+  private strategies(cluster: ecs.ICluster, capacity: Capacity): ecs.CapacityProviderStrategy[] | undefined {
+    const own = cluster instanceof ecs.Cluster;
+    if (own) cluster.enableFargateCapacityProviders();
+    if (!own && capacity === "on-demand") return undefined; // launch type FARGATE, which every cluster has
+    if (!own) {
+      Annotations.of(this).addWarningV2(
+        "lambda-dispatch:capacityProviders",
+        `capacity "${capacity}": the imported cluster must have FARGATE and FARGATE_SPOT among its capacity providers`,
+      );
+    }
+    switch (capacity) {
+      case "spot":
+        return [{ capacityProvider: "FARGATE_SPOT", weight: 1 }];
+      case "mixed":
+        return [
+          { capacityProvider: "FARGATE", base: 1, weight: 0 },
+          { capacityProvider: "FARGATE_SPOT", weight: 1 },
+        ];
+      default:
+        return [{ capacityProvider: "FARGATE", weight: 1 }];
+    }
+  }
 
-    if (props.listener) {
-      props.listener.addTargetGroups("Routers", {
-        targetGroups: [this.targetGroup],
-        conditions: props.conditions,
-        priority: props.priority,
-      });
+  private useListener(listener: elb.IApplicationListener, props: LambdaDispatchRouterProps): void {
+    const targetGroups = [this.targetGroup];
+    if (!props.conditions || props.priority === undefined) {
+      listener.addTargetGroups("Routers", { targetGroups });
       return;
     }
-    this.loadBalancer = new elb.ApplicationLoadBalancer(this, "Balancer", {
+    // Here, and not by the listener's methods, which would make its stack depend on this one.
+    new elb.ApplicationListenerRule(this, "Rule", {
+      listener,
+      conditions: props.conditions,
+      priority: props.priority,
+      targetGroups,
+    });
+  }
+
+  private addLoadBalancer(props: LambdaDispatchRouterProps, idleTimeout: Duration): elb.ApplicationLoadBalancer {
+    const balancer = new elb.ApplicationLoadBalancer(this, "Balancer", {
       vpc: props.vpc,
-      internetFacing: true,
+      internetFacing: props.internetFacing ?? true,
       securityGroup: closedSecurityGroup(this, "BalancerSecurityGroup", props.vpc, "The load balancer"),
-      idleTimeout: balancerIdle,
+      idleTimeout,
       dropInvalidHeaderFields: true,
     });
-    if (!props.certificate) {
-      this.loadBalancer.addListener("Http", { port: 80, defaultTargetGroups: [this.targetGroup] });
-      return;
+    const open = !props.clients;
+    for (const port of props.certificate ? [80, 443] : [80]) {
+      props.clients?.forEach((c) => balancer.connections.allowFrom(c, ec2.Port.tcp(port), "clients"));
     }
-    this.loadBalancer.addListener("Https", {
+    const defaultTargetGroups = [this.targetGroup];
+    if (!props.certificate) {
+      balancer.addListener("Http", { port: 80, open, defaultTargetGroups });
+      return balancer;
+    }
+    balancer.addListener("Https", {
       port: 443,
+      open,
       certificates: [props.certificate],
       sslPolicy: elb.SslPolicy.TLS13_RES,
-      defaultTargetGroups: [this.targetGroup],
+      defaultTargetGroups,
     });
-    this.loadBalancer.addRedirect(); // from HTTP to HTTPS
-  }
-}
-
-/** Refuses numbers that do not fit together, at synthesis. */
-function check(
-  props: LambdaDispatchRouterProps,
-  n: {
-    own?: LambdaDispatchFunction;
-    maxRouters: number;
-    maxInstances: number;
-    queueTimeout: Duration;
-    balancerIdle: Duration;
-    deregistration: Duration;
-    capacity: string;
-  },
-): void {
-  const most = n.maxInstances * n.maxRouters * 2;
-  const reserved = n.own?.reservedConcurrentExecutions;
-  if (reserved !== undefined && most > reserved) {
-    throw new Error(
-      `maxInstances ${n.maxInstances} x maxRouters ${n.maxRouters} x 2, for deployments, is ${most}, ` +
-        `more than the function's reservedConcurrentExecutions of ${reserved}`,
-    );
-  }
-  if (n.queueTimeout.toSeconds() >= n.balancerIdle.toSeconds()) {
-    throw new Error(
-      `queueTimeout ${n.queueTimeout.toSeconds()} s must be less than balancerIdleTimeout, ` +
-        `${n.balancerIdle.toSeconds()} s: the load balancer would give up first`,
-    );
-  }
-  if (n.balancerIdle.toSeconds() >= IDLE_TIMEOUT.toSeconds()) {
-    throw new Error(
-      `balancerIdleTimeout ${n.balancerIdle.toSeconds()} s must be less than ${IDLE_TIMEOUT.toSeconds()} s, ` +
-        `after which the router closes idle connections`,
-    );
-  }
-  if (n.capacity !== "on-demand" && n.deregistration.toSeconds() >= STOP_TIMEOUT.toSeconds()) {
-    throw new Error(
-      `deregistrationDelay ${n.deregistration.toSeconds()} s must be less than ${STOP_TIMEOUT.toSeconds()} s, ` +
-        `which is all that Spot leaves`,
-    );
-  }
-  if (props.listener && props.certificate) {
-    throw new Error("a listener that is there already has its certificates: leave certificate out");
-  }
-}
-
-function strategies(capacity: string): ecs.CapacityProviderStrategy[] {
-  switch (capacity) {
-    case "spot":
-      return [{ capacityProvider: "FARGATE_SPOT", weight: 1 }];
-    case "mixed":
-      return [
-        { capacityProvider: "FARGATE", base: 1, weight: 0 },
-        { capacityProvider: "FARGATE_SPOT", weight: 1 },
-      ];
-    default:
-      return [{ capacityProvider: "FARGATE", weight: 1 }];
+    balancer.addRedirect({ open }); // from HTTP to HTTPS
+    return balancer;
   }
 }

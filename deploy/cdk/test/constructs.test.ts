@@ -2,63 +2,24 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import * as path from "node:path";
 import { test } from "node:test";
-import { App, Duration, Stack } from "aws-cdk-lib";
-import { Match, Template } from "aws-cdk-lib/assertions";
+import { CfnParameter, Duration } from "aws-cdk-lib";
+import { Annotations, Match, Template } from "aws-cdk-lib/assertions";
 import * as acm from "aws-cdk-lib/aws-certificatemanager";
 import * as ec2 from "aws-cdk-lib/aws-ec2";
-import * as ecr from "aws-cdk-lib/aws-ecr";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as elb from "aws-cdk-lib/aws-elasticloadbalancingv2";
 import * as lambda from "aws-cdk-lib/aws-lambda";
 import {
-  LambdaDispatchFunction,
   LambdaDispatchRouter,
   type LambdaDispatchFunctionProps,
   type LambdaDispatchRouterProps,
   addRouterEndpoints,
   routerCaddyfile,
 } from "../lib/index.js";
+import { rangesOf, zonesOf } from "../lib/network.js";
+import { addFunction, addRouter, caddyfile, only, synth, variables, world } from "./world.js";
 
-interface World {
-  stack: Stack;
-  vpc: ec2.Vpc;
-  repository: ecr.IRepository;
-  image: ecs.ContainerImage;
-}
-
-function world(): World {
-  const stack = new Stack(new App(), "Shop", { env: { account: "123456789012", region: "eu-central-1" } });
-  const vpc = new ec2.Vpc(stack, "Vpc", {
-    natGateways: 0,
-    subnetConfiguration: [
-      { name: "Public", subnetType: ec2.SubnetType.PUBLIC },
-      { name: "Private", subnetType: ec2.SubnetType.PRIVATE_ISOLATED },
-    ],
-  });
-  const repository = ecr.Repository.fromRepositoryName(stack, "Repository", "shop");
-  return { stack, vpc, repository, image: ecs.ContainerImage.fromEcrRepository(repository, "r1") };
-}
-
-function addFunction(w: World, props: Partial<LambdaDispatchFunctionProps> = {}): LambdaDispatchFunction {
-  return new LambdaDispatchFunction(w.stack, "App", {
-    vpc: w.vpc,
-    code: lambda.DockerImageCode.fromEcr(w.repository, { tagOrDigest: "a1" }),
-    ...props,
-  });
-}
-
-/** The template of a function and routers for it. */
-function synth(props: Partial<LambdaDispatchRouterProps> = {}, fn: Partial<LambdaDispatchFunctionProps> = {}): Template {
-  const w = world();
-  new LambdaDispatchRouter(w.stack, "Router", { vpc: w.vpc, image: w.image, function: addFunction(w, fn), ...props });
-  return Template.fromStack(w.stack);
-}
-
-function only(found: Record<string, any>): [string, any] {
-  const all = Object.entries(found);
-  assert.equal(all.length, 1, `found ${all.map(([id]) => id)}`);
-  return [all[0][0], all[0][1].Properties];
-}
+const CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/12345678-1234-1234-1234-123456789012";
 
 test("the function lives as long as Lambda allows, in the VPC, on arm64", () => {
   synth({}, { reservedConcurrentExecutions: 100 }).hasResourceProperties("AWS::Lambda::Function", {
@@ -137,19 +98,24 @@ test("the task is on arm64, read-only, and has all the time to stop that there i
   template.hasResourceProperties("AWS::ApplicationAutoScaling::ScalableTarget", { MinCapacity: 2, MaxCapacity: 4 });
 });
 
-test("a new version of the app replaces the routers", () => {
+test("a new version of the app replaces the routers, and only that", () => {
+  const version = (fn: Partial<LambdaDispatchFunctionProps>) => variables(synth({}, fn)).APP_VERSION;
+  const before = version({});
+  assert.equal(typeof before, "string"); // it refers to nothing
+  assert.equal(version({}), before);
+  assert.notEqual(version({ environment: { GREETING: "hello" } }), before);
+
+  // The routers come after the version, because they come after its alias.
   const template = synth();
-  const [, task] = only(template.findResources("AWS::ECS::TaskDefinition"));
-  const [version] = only(template.findResources("AWS::Lambda::Version"));
-  assert.match(JSON.stringify(task.ContainerDefinitions[0].Environment), new RegExp(`"APP_VERSION".*${version}`));
+  const [alias] = only(template.findResources("AWS::Lambda::Alias"));
+  assert.match(caddyfile(template), new RegExp(`"Ref":"${alias}"`));
 });
 
 test("the target group notices a router that stops before it refuses anything", () => {
   const template = synth();
   const [, group] = only(template.findResources("AWS::ElasticLoadBalancingV2::TargetGroup"));
-  const [, task] = only(template.findResources("AWS::ECS::TaskDefinition"));
-  const caddyfile = JSON.stringify(task.ContainerDefinitions[0].Environment);
-  const number = (option: string) => Number(new RegExp(`${option} (\\d+)s`).exec(caddyfile)![1]);
+  const text = caddyfile(template);
+  const number = (option: string) => Number(new RegExp(`${option} (\\d+)s`).exec(text)![1]);
   const noticed =
     group.HealthCheckIntervalSeconds * group.UnhealthyThresholdCount + group.HealthCheckTimeoutSeconds;
   assert.ok(noticed <= number("shutdown_delay"));
@@ -165,11 +131,9 @@ test("without a certificate the site is HTTP, with one HTTP is redirected", () =
   assert.equal(http.DefaultActions[0].Type, "forward");
 
   const w = world();
-  new LambdaDispatchRouter(w.stack, "Router", {
-    vpc: w.vpc,
-    image: w.image,
+  addRouter(w, {
     function: addFunction(w),
-    certificate: acm.Certificate.fromCertificateArn(w.stack, "Certificate", "arn:aws:acm:eu-central-1:1:certificate/x"),
+    certificate: acm.Certificate.fromCertificateArn(w.stack, "Certificate", CERTIFICATE),
   });
   const template = Template.fromStack(w.stack);
   template.resourceCountIs("AWS::ElasticLoadBalancingV2::Listener", 2);
@@ -201,24 +165,56 @@ test("Spot", () => {
   });
 });
 
+test("a cluster of the app gets the capacity providers, before the service", () => {
+  const w = world();
+  const cluster = new ecs.Cluster(w.stack, "Cluster", { vpc: w.vpc });
+  addRouter(w, { function: addFunction(w), cluster, capacity: "spot" });
+  const template = Template.fromStack(w.stack);
+  const [providers, { CapacityProviders }] = only(
+    template.findResources("AWS::ECS::ClusterCapacityProviderAssociations"),
+  );
+  assert.deepEqual(CapacityProviders, ["FARGATE", "FARGATE_SPOT"]);
+  template.resourceCountIs("AWS::ECS::Cluster", 1);
+  const [service] = Object.values(template.findResources("AWS::ECS::Service"));
+  assert.ok(service.DependsOn.includes(providers), service.DependsOn);
+});
+
+test("an imported cluster is taken as it is, with a warning for Spot", () => {
+  const routers = (capacity?: "on-demand" | "mixed") => {
+    const w = world();
+    const cluster = ecs.Cluster.fromClusterAttributes(w.stack, "Theirs", { clusterName: "theirs", vpc: w.vpc });
+    addRouter(w, { function: addFunction(w), cluster, capacity });
+    const warnings = Annotations.fromStack(w.stack).findWarning("*", Match.stringLikeRegexp("imported cluster must have FARGATE"));
+    return { template: Template.fromStack(w.stack), warnings: warnings.length };
+  };
+  const spot = routers("mixed");
+  assert.equal(spot.warnings, 1);
+  spot.template.hasResourceProperties("AWS::ECS::Service", { CapacityProviderStrategy: Match.anyValue() });
+  const onDemand = routers();
+  assert.equal(onDemand.warnings, 0);
+  onDemand.template.hasResourceProperties("AWS::ECS::Service", {
+    LaunchType: "FARGATE",
+    CapacityProviderStrategy: Match.absent(),
+  });
+});
+
 test("a VPC, a load balancer and a function that are there already", () => {
   const w = world();
   const vpc = ec2.Vpc.fromVpcAttributes(w.stack, "Theirs", {
-    vpcId: "vpc-1",
+    vpcId: "vpc-00000001",
     availabilityZones: ["eu-central-1a", "eu-central-1b"],
-    privateSubnetIds: ["subnet-1", "subnet-2"],
+    privateSubnetIds: ["subnet-00000001", "subnet-00000002"],
   });
   const fn = lambda.Function.fromFunctionAttributes(w.stack, "Fn", {
     functionArn: "arn:aws:lambda:eu-central-1:123456789012:function:shop",
-    securityGroup: ec2.SecurityGroup.fromSecurityGroupId(w.stack, "FnGroup", "sg-2"),
+    securityGroup: ec2.SecurityGroup.fromSecurityGroupId(w.stack, "FnGroup", "sg-00000002"),
   });
   const listener = elb.ApplicationListener.fromApplicationListenerAttributes(w.stack, "Listener", {
     listenerArn: "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/a/1/2",
-    securityGroup: ec2.SecurityGroup.fromSecurityGroupId(w.stack, "BalancerGroup", "sg-1"),
+    securityGroup: ec2.SecurityGroup.fromSecurityGroupId(w.stack, "BalancerGroup", "sg-00000001"),
   });
-  new LambdaDispatchRouter(w.stack, "Router", {
+  addRouter(w, {
     vpc,
-    image: w.image,
     function: fn,
     listener,
     priority: 10,
@@ -227,7 +223,7 @@ test("a VPC, a load balancer and a function that are there already", () => {
   const template = Template.fromStack(w.stack);
   template.resourceCountIs("AWS::ElasticLoadBalancingV2::LoadBalancer", 0);
   template.resourceCountIs("AWS::ElasticLoadBalancingV2::ListenerRule", 1);
-  template.hasResourceProperties("AWS::EC2::SecurityGroupIngress", { FromPort: 7443, SourceSecurityGroupId: "sg-2" });
+  template.hasResourceProperties("AWS::EC2::SecurityGroupIngress", { FromPort: 7443, SourceSecurityGroupId: "sg-00000002" });
   template.hasResourceProperties("AWS::IAM::Policy", {
     PolicyDocument: Match.objectLike({
       Statement: [
@@ -239,8 +235,7 @@ test("a VPC, a load balancer and a function that are there already", () => {
       ],
     }),
   });
-  const [, task] = only(template.findResources("AWS::ECS::TaskDefinition"));
-  assert.match(task.ContainerDefinitions[0].Environment[0].Value, /lambda_dispatch shop \{/);
+  assert.match(caddyfile(template), /lambda_dispatch shop \{/);
 });
 
 test("numbers that do not fit together are refused", () => {
@@ -253,37 +248,222 @@ test("numbers that do not fit together are refused", () => {
   assert.throws(() => synth({ balancerIdleTimeout: Duration.minutes(5) }), /balancerIdleTimeout/);
   assert.throws(() => synth({ capacity: "spot", deregistrationDelay: Duration.minutes(2) }), /deregistrationDelay/);
   assert.doesNotThrow(() => synth({ deregistrationDelay: Duration.minutes(15) }));
-});
 
-test("routers without a way to the internet get endpoints", () => {
+  assert.throws(() => synth({ minRouters: 5 }), /minRouters 5 is more than maxRouters 4/);
+  assert.throws(() => synth({ maxRouters: 1 }), /minRouters 2 is more than maxRouters 1/);
+  for (const wrong of [{ minRouters: 0 }, { maxRouters: 1.5 }, { maxInstances: -1 }, { maxConcurrent: NaN }]) {
+    assert.throws(() => synth(wrong), new RegExp(`${Object.keys(wrong)[0]} must be a whole number`));
+  }
   const w = world();
-  addRouterEndpoints(w.vpc);
-  Template.fromStack(w.stack).resourceCountIs("AWS::EC2::VPCEndpoint", 5);
+  const parameter = new CfnParameter(w.stack, "MaxInstances", { type: "Number" });
+  assert.throws(() => addRouter(w, { function: addFunction(w), maxInstances: parameter.valueAsNumber }), /known when the app/);
+  // service.yaml has this as the rule TrialIsOneRouter.
+  assert.throws(() => synth({ minRouters: 1, capacity: "spot" }), /only router would end with each Spot interruption/);
+  assert.doesNotThrow(() => synth({ minRouters: 1, capacity: "mixed" }));
 });
 
-// tests/deploy runs a router with that Caddyfile.
-test("the Caddyfile is that of the CloudFormation template", () => {
-  const template = readFileSync(path.join(__dirname, "../../../cloudformation/existing.yaml"), "utf8");
-  const block = /Value: !Sub \|\n((?: {16}.*\n)+)/.exec(template)![1].replace(/^ {16}/gm, "");
-  const want = block
-    .replace("${Function}", "shop")
-    .replace("${MaxConcurrent}", "10")
-    .replace("${MaxInstances}", "7");
-  const got = routerCaddyfile({
-    functionName: "shop",
-    maxConcurrent: 10,
-    maxInstances: 7,
-    queueTimeout: Duration.minutes(1),
-    shutdownDelay: Duration.seconds(20),
-    gracePeriod: Duration.seconds(90),
-    idleTimeout: Duration.minutes(5),
-    directives: [],
+test("a reservation that is known only later is not compared", () => {
+  const w = world();
+  const parameter = new CfnParameter(w.stack, "Reserved", { type: "Number" });
+  addRouter(w, { function: addFunction(w, { reservedConcurrentExecutions: parameter.valueAsNumber }) });
+  Template.fromStack(w.stack).hasResourceProperties("AWS::Lambda::Function", {
+    ReservedConcurrentExecutions: { Ref: "Reserved" },
   });
-  const minutes = (text: string) => text.replace("idle 300s", "idle 5m").replace("queue_timeout 60s", "queue_timeout 1m");
-  assert.equal(minutes(got), want);
 });
+
+test("options that do not go together are refused", () => {
+  const w = world();
+  const fn = addFunction(w);
+  const listener = elb.ApplicationListener.fromApplicationListenerAttributes(w.stack, "Listener", {
+    listenerArn: "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/a/1/2",
+    securityGroup: ec2.SecurityGroup.fromSecurityGroupId(w.stack, "BalancerGroup", "sg-00000001"),
+  });
+  const conditions = [elb.ListenerCondition.pathPatterns(["/shop"])];
+  const certificate = acm.Certificate.fromCertificateArn(w.stack, "Certificate", CERTIFICATE);
+  const other = new ec2.Vpc(w.stack, "Other");
+  const cluster = new ecs.Cluster(w.stack, "Cluster", { vpc: other });
+  const cases: [Partial<LambdaDispatchRouterProps>, RegExp][] = [
+    [{ listener, conditions, priority: 1, certificate }, /leave certificate, clients and internetFacing out/],
+    [{ listener, conditions, priority: 1, clients: [] }, /leave certificate, clients and internetFacing out/],
+    [{ listener, conditions, priority: 1, internetFacing: false }, /leave certificate, clients and internetFacing out/],
+    [{ listener, conditions }, /both conditions and a priority/],
+    [{ listener, priority: 1 }, /both conditions and a priority/],
+    [{ conditions, priority: 1 }, /there is none/],
+    [{ cluster }, /the cluster Shop\/Cluster is of another VPC than Shop\/Vpc/],
+  ];
+  cases.forEach(([props, error], i) => {
+    assert.throws(() => new LambdaDispatchRouter(w.stack, `Router${i}`, { vpc: w.vpc, image: w.image, function: fn, ...props }), error);
+  });
+});
+
+test("the load balancer can be internal, and for some clients only", () => {
+  const balancer = (props: Partial<LambdaDispatchRouterProps>) => {
+    const template = synth(props);
+    const [, { Scheme }] = only(template.findResources("AWS::ElasticLoadBalancingV2::LoadBalancer"));
+    const [, group] = only(
+      template.findResources("AWS::EC2::SecurityGroup", { Properties: { GroupDescription: "The load balancer" } }),
+    );
+    return { Scheme, from: group.SecurityGroupIngress.map((r: any) => `${r.CidrIp}:${r.FromPort}`) };
+  };
+  assert.deepEqual(balancer({}), { Scheme: "internet-facing", from: ["0.0.0.0/0:80"] });
+  assert.deepEqual(balancer({ internetFacing: false, clients: [ec2.Peer.ipv4("10.0.0.0/8")] }), {
+    Scheme: "internal",
+    from: ["10.0.0.0/8:80"],
+  });
+
+  const w = world();
+  addRouter(w, {
+    function: addFunction(w),
+    clients: [ec2.Peer.ipv4("192.0.2.0/24")],
+    certificate: acm.Certificate.fromCertificateArn(w.stack, "Certificate", CERTIFICATE),
+  });
+  const [, group] = only(
+    Template.fromStack(w.stack).findResources("AWS::EC2::SecurityGroup", {
+      Properties: { GroupDescription: "The load balancer" },
+    }),
+  );
+  assert.deepEqual(
+    group.SecurityGroupIngress.map((r: any) => `${r.CidrIp}:${r.FromPort}`),
+    ["192.0.2.0/24:80", "192.0.2.0/24:443"],
+  );
+});
+
+test("the app may write its log, and has nothing else of the function's permissions", () => {
+  const template = synth();
+  const [fnId, fn] = only(template.findResources("AWS::Lambda::Function"));
+  const role = fn.Role["Fn::GetAtt"][0];
+  const { ManagedPolicyArns, Policies } = template.findResources("AWS::IAM::Role")[role].Properties;
+  assert.equal(ManagedPolicyArns, undefined);
+  const [network, denied] = Policies[0].PolicyDocument.Statement;
+  assert.equal(denied.Effect, "Deny");
+  assert.deepEqual(denied.Action, network.Action);
+  assert.match(JSON.stringify(denied.Condition.ArnLike["lambda:SourceFunctionArn"]), /:lambda:eu-central-1:123456789012:function:\*"/);
+
+  const [, others] = only(template.findResources("AWS::IAM::Policy", { Properties: { Roles: [{ Ref: role }] } }));
+  assert.deepEqual(
+    others.PolicyDocument.Statement.map((s: any) => [s.Effect, s.Action, Object.keys(s.Resource)]),
+    [["Allow", ["logs:CreateLogStream", "logs:PutLogEvents"], ["Fn::GetAtt"]]],
+  );
+  // Lambda refuses a function whose role may not join it to the VPC yet.
+  assert.ok(template.findResources("AWS::Lambda::Function")[fnId].DependsOn.includes(role));
+
+  // The template has the same.
+  const service = readFileSync(path.join(__dirname, "../../../cloudformation/service.yaml"), "utf8");
+  for (const action of network.Action) assert.equal(service.split(`- ${action}\n`).length, 3, action);
+});
+
+test("ECS takes the routers' role for tasks of this account only", () => {
+  const template = synth();
+  const [, task] = only(template.findResources("AWS::ECS::TaskDefinition"));
+  const role = template.findResources("AWS::IAM::Role")[task.TaskRoleArn["Fn::GetAtt"][0]].Properties;
+  assert.deepEqual(role.AssumeRolePolicyDocument.Statement[0].Condition, {
+    StringEquals: { "aws:SourceAccount": "123456789012" },
+  });
+});
+
+test("routers without a way to the internet get endpoints, and wait for them", () => {
+  const w = world();
+  addRouter(w, { function: addFunction(w) });
+  addRouterEndpoints(w.vpc);
+  const template = Template.fromStack(w.stack);
+  const endpoints = Object.keys(template.findResources("AWS::EC2::VPCEndpoint"));
+  assert.equal(endpoints.length, 5);
+  const [service] = Object.values(template.findResources("AWS::ECS::Service"));
+  assert.deepEqual(endpoints.filter((e) => !service.DependsOn.includes(e)), []);
+});
+
+test("who is believed about the client: the VPC, or what is given", () => {
+  const trusted = (props: Partial<LambdaDispatchRouterProps>) =>
+    /trusted_proxies static (.*)/.exec(caddyfile(synth(props)))![1];
+  assert.equal(trusted({}), '{"Fn::GetAtt":["Vpc8378EB38","CidrBlock"]}');
+  assert.equal(trusted({ trustedProxies: ["10.1.0.0/24", "10.1.1.0/24"] }), "10.1.0.0/24 10.1.1.0/24");
+
+  const w = world();
+  const vpc = (id: string, vpcCidrBlock?: string) =>
+    ec2.Vpc.fromVpcAttributes(w.stack, id, {
+      vpcId: "vpc-00000001",
+      vpcCidrBlock,
+      availabilityZones: ["eu-central-1a", "eu-central-1b"],
+      publicSubnetIds: ["subnet-00000001", "subnet-00000002"],
+      privateSubnetIds: ["subnet-00000003", "subnet-00000004"],
+    });
+  assert.deepEqual(rangesOf(vpc("Known", "10.9.0.0/16")), ["10.9.0.0/16"]);
+  assert.deepEqual(rangesOf(vpc("Unknown")), ["private_ranges"]);
+});
+
+test("the router knows the IDs of its zones: from its subnets, or as given", () => {
+  const zone = (template: Template) => /\tzone (.*)/.exec(caddyfile(template))![1];
+  const name = (subnet: string) => `{"Fn::GetAtt":["${subnet}","AvailabilityZone"]}={"Fn::GetAtt":["${subnet}","AvailabilityZoneId"]}`;
+  assert.equal(zone(synth()), `${name("VpcPrivateSubnet1Subnet536B997A")} ${name("VpcPrivateSubnet2Subnet3788AAA1")}`);
+  const zones = { "eu-central-1a": "euc1-az2", "eu-central-1b": "euc1-az3" };
+  assert.equal(zone(synth({ zones })), "eu-central-1a=euc1-az2 eu-central-1b=euc1-az3");
+  const w = world();
+  assert.equal(zonesOf([ec2.Subnet.fromSubnetId(w.stack, "Theirs", "subnet-00000001"), ...w.vpc.publicSubnets]), "auto");
+  assert.equal(zonesOf([]), "auto");
+});
+
+test("metrics for CloudWatch, if they are asked for", () => {
+  const option = (cloudWatchMetrics: LambdaDispatchRouterProps["cloudWatchMetrics"]) =>
+    /\tlambda_dispatch \{\n[^]*?\n\t\}\n/.exec(caddyfile(synth({ cloudWatchMetrics })))?.[0];
+  assert.equal(option(undefined), undefined);
+  assert.equal(option(false), undefined);
+  assert.equal(
+    option(true),
+    '\tlambda_dispatch {\n\t\tcloudwatch_metrics {\n\t\t\tdimensions "service" "Shop"\n\t\t}\n\t}\n',
+  );
+  assert.equal(
+    option({ namespace: "Shop", dimensions: { stage: "{env.STAGE}", region: "eu central" } }),
+    '\tlambda_dispatch {\n\t\tcloudwatch_metrics {\n\t\t\tnamespace "Shop"\n' +
+      '\t\t\tdimensions "stage" "{env.STAGE}"\n\t\t\tdimensions "region" "eu central"\n\t\t}\n\t}\n',
+  );
+  assert.throws(() => synth({ cloudWatchMetrics: { namespace: 'a"b' } }), /"a\\"b": quotes/);
+});
+
+// tests/deploy runs a router with those Caddyfiles.
+for (const [file, trustedProxies] of [["existing", "private_ranges"], ["service", "10.72.0.0/16"]]) {
+  test(`the Caddyfile is that of ${file}.yaml`, () => {
+    const values: Record<string, string> = {
+      Function: "shop",
+      MaxConcurrent: "10",
+      MaxInstances: "7",
+      VpcCidr: trustedProxies,
+    };
+    const got = routerCaddyfile({
+      functionName: "shop",
+      maxConcurrent: 10,
+      maxInstances: 7,
+      queueTimeout: Duration.minutes(1),
+      shutdownDelay: Duration.seconds(20),
+      gracePeriod: Duration.seconds(90),
+      idleTimeout: Duration.minutes(5),
+      trustedProxies: [trustedProxies],
+      zones: "auto",
+      directives: [],
+    });
+    // What else the template puts in is off by default.
+    const want = caddyfileOf(file).replace(/\$\{(\w+)\}/g, (_, name) => values[name] ?? "");
+    assert.deepEqual(settings(got), settings(want));
+  });
+}
+
+/** The Caddyfile in a CloudFormation template. */
+function caddyfileOf(file: string): string {
+  const template = readFileSync(path.join(__dirname, `../../../cloudformation/${file}.yaml`), "utf8");
+  const [, indentation, block] = /- Name: CADDYFILE\n(?:.*\n){1,2}?((?: )+)(\{\n(?:\1.*\n)+)/.exec(template)!;
+  return block.replace(new RegExp(`^${indentation}`, "gm"), "");
+}
+
+/** The lines that are settings, with times in seconds, without zones: each asks its own subnets for them. */
+function settings(caddyfile: string): string[] {
+  return caddyfile
+    .split("\n")
+    .filter((line) => !/^\s*(#.*|zone\b.*)?$/.test(line))
+    .map((line) => line.replace(/\b(idle|queue_timeout) (\d)m$/, (_, name, minutes) => `${name} ${minutes * 60}s`));
+}
 
 test("more subdirectives", () => {
-  const [, task] = only(synth({ directives: ["min_instances 2", "idle_timeout 5m"] }).findResources("AWS::ECS::TaskDefinition"));
-  assert.match(JSON.stringify(task.ContainerDefinitions[0].Environment), /min_instances 2\\n\\t\\t\\tidle_timeout 5m\\n/);
+  assert.match(
+    caddyfile(synth({ directives: ["min_instances 2", "idle_timeout 5m"] })),
+    /\n\t\t\tmin_instances 2\n\t\t\tidle_timeout 5m\n\t\t\tcallback/,
+  );
 });
