@@ -110,26 +110,33 @@ func traceparent(xray string) string {
 	}
 	version, trace, _ := strings.Cut(root, "-")
 	seconds, rest, _ := strings.Cut(trace, "-")
-	trace = seconds + rest
-	if version != "1" || !isID(trace, 32) || !isID(parent, 16) {
+	if version != "1" || len(seconds)+len(rest) != 32 || len(parent) != 16 {
 		return ""
 	}
-	flags := "-00"
-	if sampled == "1" {
-		flags = "-01"
+	b := append(make([]byte, 0, 55), "00-"...)
+	b = append(append(append(append(b, seconds...), rest...), '-'), parent...)
+	if !isID(b[3:35]) || !isID(b[36:]) {
+		return ""
 	}
-	return strings.ToLower("00-" + trace + "-" + parent + flags)
-}
-
-// isID reports whether s is as many hexadecimal digits and not all of them 0.
-func isID(s string, digits int) bool {
-	if len(s) != digits || strings.Trim(s, "0") == "" {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		if !isHex(s[i]) {
-			return false
+	for i, c := range b {
+		if c >= 'A' && c <= 'F' {
+			b[i] = c + 'a' - 'A'
 		}
 	}
-	return true
+	if sampled == "1" {
+		return string(append(b, "-01"...))
+	}
+	return string(append(b, "-00"...))
+}
+
+// isID reports whether s is hexadecimal digits and not all of them 0.
+func isID(s []byte) bool {
+	zeros := true
+	for _, c := range s {
+		if !isHex(c) {
+			return false
+		}
+		zeros = zeros && c == '0'
+	}
+	return !zeros
 }

@@ -224,21 +224,20 @@ func (e *envelope) open(event []byte) error {
 		e.whole = s.value()
 	} else {
 		for ok := s.open('{'); ok; ok = s.more('{') {
-			name := s.key()
-			value := s.value()
-			if s.err != nil {
-				break
+			k, known := keyNamed(s.key())
+			var value token
+			if known && k == keyRequestContext {
+				value = e.context.read(&s)
+			} else {
+				value = s.value()
 			}
-			if k, known := keyNamed(name); known {
+			if known {
 				e.set(k, value)
 			}
 		}
 	}
-	if s.end(); s.err != nil {
-		return s.err
-	}
-	e.context.read(e.members[keyRequestContext])
-	return nil
+	s.end()
+	return s.err
 }
 
 func (e *envelope) set(k key, value token) {
@@ -273,40 +272,57 @@ type requestContext struct {
 	sourceIP     token
 }
 
-// read looks at valid JSON.
-func (c *requestContext) read(t token) {
-	for name, value := range members(t) {
-		switch string(name) {
+// read takes the value that comes next, so that nothing is looked at twice.
+func (c *requestContext) read(s *scanner) token {
+	*c = requestContext{}
+	if s.next() != '{' {
+		return s.value()
+	}
+	start := s.pos
+	for ok := s.open('{'); ok; ok = s.more('{') {
+		switch string(s.key()) {
 		case "elb":
-			c.elb = value.kind() == '{'
+			c.elb = s.value().kind() == '{'
 		case "http":
-			c.http = value.kind() == '{'
-			c.readHTTP(value)
+			c.http = s.next() == '{'
+			c.readHTTP(s)
 		case "connectionId":
-			c.connection = value.kind() == '"'
+			c.connection = s.value().kind() == '"'
 		case "serviceArn", "serviceNetworkArn":
-			c.lattice = c.lattice || value.kind() == '"'
+			c.lattice = s.value().kind() == '"' || c.lattice
 		case "domainName":
-			c.domainName = value
+			c.domainName = s.value()
 		case "identity":
-			for name, value := range members(value) {
+			for name, value := range members(s.value()) {
 				if string(name) == "sourceIp" {
 					c.sourceIP = value
 				}
 			}
+		default:
+			s.value()
 		}
 	}
+	if s.err != nil {
+		return nil
+	}
+	return s.data[start:s.pos]
 }
 
-func (c *requestContext) readHTTP(t token) {
-	for name, value := range members(t) {
-		switch string(name) {
+func (c *requestContext) readHTTP(s *scanner) {
+	if s.next() != '{' {
+		s.value()
+		return
+	}
+	for ok := s.open('{'); ok; ok = s.more('{') {
+		switch string(s.key()) {
 		case "method":
-			c.method = value
+			c.method = s.value()
 		case "path":
-			c.path = value
+			c.path = s.value()
 		case "sourceIp":
-			c.sourceIP = value
+			c.sourceIP = s.value()
+		default:
+			s.value()
 		}
 	}
 }

@@ -172,22 +172,22 @@ func (r *headerReader) add(name string, s *scanner, text string) bool {
 	return true
 }
 
-// readCookies reads what is apart in payload 2.0.
+// readCookies reads what is apart in payload 2.0. HTTP/1.1 has one header for
+// all of them.
 func (e *Event) readCookies(t token) {
-	var all []byte
-	for cookie := range elements(t) {
-		if cookie.kind() != '"' {
-			continue
-		}
-		if v := fieldValue(string(cookie.text())); v != "" {
-			if len(all) > 0 {
-				all = append(all, "; "...)
-			}
-			all = append(all, v...)
+	if t.kind() != '[' {
+		return
+	}
+	s := scanner{data: t}
+	all := string(t)
+	cookies := make([]string, 0, 16)
+	for ok := s.open('['); ok; ok = s.more('[') {
+		if cookie, _ := s.headerValue(all); cookie != "" {
+			cookies = append(cookies, cookie)
 		}
 	}
-	if len(all) > 0 {
-		e.setHeader("Cookie", string(all))
+	if len(cookies) > 0 {
+		e.setHeader("Cookie", strings.Join(cookies, "; "))
 	}
 }
 
