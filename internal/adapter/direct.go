@@ -61,6 +61,7 @@ type directHandler struct {
 
 	doubt  atomic.Bool // an invocation has timed out, and the app was not asked since
 	ending sync.Mutex  // held while it is decided whether to give up the app
+	vain   vain        // guarded by ending
 }
 
 // functionOf returns what Lambda's environment variables say.
@@ -145,8 +146,10 @@ func (x *direct) serve(ctx context.Context) *failure {
 		return x.notReady(ctx, appUnavailable, err)
 	}
 	for first := true; ; first = false {
+		began, current := time.Now(), x.d.app.downs()
 		down, err := x.d.app.waitReady(ctx)
 		if err != nil {
+			x.d.waitedInVain(ctx, current, began, err)
 			return x.notReady(ctx, appNotReady, err)
 		}
 		f := x.attempt(ctx, down)
