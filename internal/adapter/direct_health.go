@@ -84,11 +84,13 @@ type vain struct {
 // than one invocation then would never be ready.
 const startPatience = 4
 
-// waitedInVain gives up an app that hangs while it starts. One that says it is
-// not ready knows what it waits for.
+// waitedInVain gives up an app that hangs while it starts, whatever kind of
+// invocation has waited for it. One that says it is not ready knows what it waits
+// for.
 func (d *directHandler) waitedInVain(ctx context.Context, down <-chan struct{}, began time.Time, err error) {
 	_, answers := errors.AsType[*unhealthyError](err)
-	if d.cfg.HangTimeout == 0 || answers || !errors.Is(context.Cause(ctx), errTimeUp) {
+	cause := context.Cause(ctx)
+	if timeUp := errors.Is(cause, errTimeUp) || errors.Is(cause, context.DeadlineExceeded); !timeUp || answers || d.cfg.HangTimeout == 0 {
 		return
 	}
 	d.ending.Lock()
