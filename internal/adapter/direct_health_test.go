@@ -214,7 +214,7 @@ func TestDirectWaitedInVain(t *testing.T) {
 	timeUp, cancel := context.WithCancelCause(t.Context())
 	cancel(errTimeUp)
 	silent, unhealthy := errors.New("connection refused"), &unhealthyError{"http://app/", 500}
-	ago := func(s time.Duration) time.Time { return time.Now().Add(-s * time.Second) }
+	ago := func(seconds int) time.Time { return time.Now().Add(-time.Duration(seconds) * time.Second) }
 	for name, tt := range map[string]struct {
 		timeout time.Duration
 		wait    func(d *directHandler)
