@@ -77,7 +77,7 @@ func functionOf(env map[string]string) directevent.Invocation {
 
 // handle implements eventHandler.
 func (d *directHandler) handle(ctx context.Context, inv *lambdaapi.Invocation) ([]byte, error) {
-	x := &direct{d: d, inv: inv, end: timesOf(time.Now(), inv.Deadline)}
+	x := &direct{d: d, inv: inv, end: timesOf(time.Now(), inv.Deadline), stopping: ctx.Done()}
 	var cancel context.CancelFunc
 	x.life, cancel = context.WithDeadline(context.WithoutCancel(ctx), x.end.last.Add(x.end.last.Sub(x.end.cut)))
 	defer cancel()
@@ -95,8 +95,10 @@ type direct struct {
 	inv  *lambdaapi.Invocation
 	end  times
 	life context.Context // of the answer: until Lambda's deadline
-	ev   *directevent.Event
-	ans  *answer // nil until the app is asked
+	// stopping is closed when the environment is being shut down.
+	stopping <-chan struct{}
+	ev       *directevent.Event
+	ans      *answer // nil until the app is asked
 }
 
 // The causes for which a request is ended from here.
