@@ -70,11 +70,11 @@ func eventPath(name, value string) translation {
 }
 
 // basePath is compared with paths, all of which begin with a slash.
-func basePath(_, value string) translation {
+func basePath(name, value string) translation {
 	if !strings.HasPrefix(value, "/") {
 		return translation{complaint: "matches no path, because it does not begin with a slash"}
 	}
-	return plain(value)
+	return lenientPath(name, value)
 }
 
 // oneOf is the default for whatever is not allowed.

@@ -73,6 +73,7 @@ func TestLWANames(t *testing.T) {
 		{env: "REMOVE_BASE_PATH=/a", want: func(c *Config) { c.BasePath = "/a" }},
 		{env: "AWS_LWA_REMOVE_BASE_PATH=/b/;REMOVE_BASE_PATH=/a", want: func(c *Config) { c.BasePath = "/b/" }},
 		{env: "AWS_LWA_REMOVE_BASE_PATH=b", warns: "matches no path"},
+		{env: "AWS_LWA_REMOVE_BASE_PATH=/my app", want: func(c *Config) { c.BasePath = "/my%20app" }},
 
 		{env: "AWS_LWA_PASS_THROUGH_PATH=/in", want: func(c *Config) { c.EventPath = "/in" }},
 		{env: "AWS_LWA_PASS_THROUGH_PATH=in", want: func(c *Config) { c.EventPath = "/in" }},

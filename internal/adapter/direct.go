@@ -61,6 +61,7 @@ type directHandler struct {
 
 	doubt  atomic.Bool // an invocation has timed out, and the app was not asked since
 	ending sync.Mutex  // held while it is decided whether to give up the app
+	vain   vain        // guarded by ending
 }
 
 // functionOf returns what Lambda's environment variables say.
@@ -76,7 +77,7 @@ func functionOf(env map[string]string) directevent.Invocation {
 
 // handle implements eventHandler.
 func (d *directHandler) handle(ctx context.Context, inv *lambdaapi.Invocation) ([]byte, error) {
-	x := &direct{d: d, inv: inv, end: timesOf(time.Now(), inv.Deadline)}
+	x := &direct{d: d, inv: inv, end: timesOf(time.Now(), inv.Deadline), stopping: ctx.Done()}
 	var cancel context.CancelFunc
 	x.life, cancel = context.WithDeadline(context.WithoutCancel(ctx), x.end.last.Add(x.end.last.Sub(x.end.cut)))
 	defer cancel()
@@ -94,8 +95,10 @@ type direct struct {
 	inv  *lambdaapi.Invocation
 	end  times
 	life context.Context // of the answer: until Lambda's deadline
-	ev   *directevent.Event
-	ans  *answer // nil until the app is asked
+	// stopping is closed when the environment is being shut down.
+	stopping <-chan struct{}
+	ev       *directevent.Event
+	ans      *answer // nil until the app is asked
 }
 
 // The causes for which a request is ended from here.
@@ -145,8 +148,10 @@ func (x *direct) serve(ctx context.Context) *failure {
 		return x.notReady(ctx, appUnavailable, err)
 	}
 	for first := true; ; first = false {
+		began, current := time.Now(), x.d.app.downs()
 		down, err := x.d.app.waitReady(ctx)
 		if err != nil {
+			x.d.waitedInVain(ctx, current, began, err)
 			return x.notReady(ctx, appNotReady, err)
 		}
 		f := x.attempt(ctx, down)

@@ -130,6 +130,11 @@ func (x *direct) blame(ctx context.Context, code string, err error, down <-chan 
 		err = fmt.Errorf("%w (%w)", err, x.d.app.lastCause())
 	default:
 	}
+	select {
+	case <-x.stopping: // the app was told as well, and may have been quicker
+		return &failure{kind: shuttingDown, status: status, err: err}
+	default:
+	}
 	switch code {
 	case appproxy.CodeUnavailable:
 		return &failure{kind: appUnavailable, err: err}

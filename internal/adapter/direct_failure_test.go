@@ -261,6 +261,31 @@ func TestDirectShutdown(t *testing.T) {
 	receive(t, gone, "the app to notice")
 }
 
+// TestDirectAppShutsDownFirst: Lambda and the wrapper tell the app to end, which
+// is not the app's fault then.
+func TestDirectAppShutsDownFirst(t *testing.T) {
+	arrived, ctx := make(chan struct{}), t.Context()
+	ctx, cancel := context.WithCancel(ctx)
+	w := newDirectWorld(t, func(http.ResponseWriter, *http.Request) {
+		close(arrived)
+		<-ctx.Done()
+		panic(http.ErrAbortHandler)
+	})
+	go func() {
+		<-arrived
+		cancel()
+	}()
+	result, err := w.d.handle(ctx, &lambdaapi.Invocation{
+		RequestID: "r-1", Deadline: time.Now().Add(time.Minute), Event: []byte(restEvent("POST", "/", "")), FunctionARN: "arn:f",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := w.parse(result); r.StatusCode != 503 || !strings.Contains(r.Body, "LambdaDispatch.ShuttingDown") {
+		t.Errorf("result %+v", r)
+	}
+}
+
 func TestDirectTellsNobodyTwice(t *testing.T) {
 	w := newDirectWorldAt(t, "tcp", deadAddress(t), appproxy.Config{}, false)
 	w.d.api = rawLambda(t, func(*bufio.Reader) string {

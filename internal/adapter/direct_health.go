@@ -70,6 +70,46 @@ func (d *directHandler) recheck(ctx context.Context, cut time.Time) error {
 	return cause
 }
 
+// vain is how long invocations have waited for an app to their end. Of those
+// that waited at the same time it counts once.
+type vain struct {
+	down   <-chan struct{} // of the app that was waited for
+	waited time.Duration
+	until  time.Time
+}
+
+// startPatience, in hang timeouts, is how long an app may keep invocations
+// waiting that does not answer the readiness check from its start on. Lambda
+// would have begun anew after the first of them, but an app that needs longer
+// than one invocation then would never be ready.
+const startPatience = 4
+
+// waitedInVain gives up an app that hangs while it starts, whatever kind of
+// invocation has waited for it. One that says it is not ready knows what it waits
+// for.
+func (d *directHandler) waitedInVain(ctx context.Context, down <-chan struct{}, began time.Time, err error) {
+	_, answers := errors.AsType[*unhealthyError](err)
+	cause := context.Cause(ctx)
+	if timeUp := errors.Is(cause, errTimeUp) || errors.Is(cause, context.DeadlineExceeded); !timeUp || answers || d.cfg.HangTimeout == 0 {
+		return
+	}
+	d.ending.Lock()
+	v := &d.vain
+	if v.down != down {
+		*v = vain{down: down}
+	}
+	if began.Before(v.until) {
+		began = v.until
+	}
+	v.until = time.Now()
+	v.waited += v.until.Sub(began)
+	waited := v.waited
+	d.ending.Unlock()
+	if waited >= startPatience*d.cfg.HangTimeout {
+		d.endApp(ctx, down, &hangError{fmt.Sprintf("app hangs: invocations have waited %v for it in vain, the last of them: %v", waited.Round(time.Millisecond), err)})
+	}
+}
+
 // warnAuthorization says that a request lacks the header that the app's
 // authorization is taken from.
 func (d *directHandler) warnAuthorization(x *direct) {

@@ -183,3 +183,75 @@ func TestDirectAfterATimeout(t *testing.T) {
 		})
 	}
 }
+
+// TestDirectAppNeverReady: an app that hangs while it starts is ended, however
+// short the invocations are that wait for it.
+func TestDirectAppNeverReady(t *testing.T) {
+	w := newDirectWorldAt(t, "tcp", deadAddress(t), appproxy.Config{}, false)
+	w.d.app.check = func(ctx context.Context) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	w.d.cfg.HangTimeout = 100 * time.Millisecond
+	for began := time.Now(); len(w.given) == 0; {
+		if r := w.wantResult(restEvent("GET", "/", ""), 300*time.Millisecond); r.StatusCode != 503 {
+			t.Fatalf("result %+v", r)
+		}
+		if time.Since(began) > patience {
+			t.Fatal("the app is still waited for")
+		}
+	}
+	if err := <-w.given; !strings.Contains(err.Error(), "app hangs: invocations have waited ") {
+		t.Error(err)
+	}
+	if p := (&process{app: w.d.app}); p.beyondRepair() == nil {
+		t.Error("the environment is used again")
+	}
+}
+
+// TestDirectWaitedInVain: what counts as waiting in vain, and for how long.
+func TestDirectWaitedInVain(t *testing.T) {
+	timeUp, cancel := context.WithCancelCause(t.Context())
+	cancel(errTimeUp)
+	silent, unhealthy := errors.New("connection refused"), &unhealthyError{"http://app/", 500}
+	ago := func(seconds int) time.Time { return time.Now().Add(-time.Duration(seconds) * time.Second) }
+	for name, tt := range map[string]struct {
+		timeout time.Duration
+		wait    func(d *directHandler)
+		given   bool
+	}{
+		"long enough": {10 * time.Second, func(d *directHandler) {
+			d.waitedInVain(timeUp, d.app.downs(), ago(41), silent)
+		}, true},
+		"in all": {10 * time.Second, func(d *directHandler) {
+			d.waitedInVain(timeUp, d.app.downs(), ago(30), silent)
+			d.vain.until = ago(20) // what came between is not known
+			d.waitedInVain(timeUp, d.app.downs(), ago(20), silent)
+		}, true},
+		"at once": {10 * time.Second, func(d *directHandler) {
+			d.waitedInVain(timeUp, d.app.downs(), ago(30), silent)
+			d.waitedInVain(timeUp, d.app.downs(), ago(30), silent)
+		}, false},
+		"for two apps": {10 * time.Second, func(d *directHandler) {
+			d.waitedInVain(timeUp, d.app.downs(), ago(30), silent)
+			d.app.markDown(errors.New("app exited with status 1"))
+			d.waitedInVain(timeUp, d.app.downs(), ago(30), silent)
+		}, false},
+		"for one that answers": {10 * time.Second, func(d *directHandler) {
+			d.waitedInVain(timeUp, d.app.downs(), ago(100), unhealthy)
+		}, false},
+		"shut down": {10 * time.Second, func(d *directHandler) {
+			d.waitedInVain(t.Context(), d.app.downs(), ago(100), silent)
+		}, false},
+		"let": {0, func(d *directHandler) {
+			d.waitedInVain(timeUp, d.app.downs(), ago(100), silent)
+		}, false},
+	} {
+		w := newDirectWorldAt(t, "tcp", deadAddress(t), appproxy.Config{}, false)
+		w.d.cfg.HangTimeout = tt.timeout
+		tt.wait(w.d)
+		if given := len(w.given) > 0; given != tt.given {
+			t.Errorf("%s: given up %v, want %v", name, given, tt.given)
+		}
+	}
+}

@@ -46,8 +46,9 @@ type dispatcher struct {
 	probe       func(context.Context) error
 	hang        func(maxConcurrent int) *hangWatch
 	giveUp      func(cause error) // ends an app that does not answer, so that it goes down
-	doubt       bool              // whether the app is there was open when the last session ended
-	noticesEnd  bool              // the app is a child process, whose end is noticed at once
+	inVain      func(ctx context.Context, down <-chan struct{}, began time.Time, err error)
+	doubt       bool // whether the app is there was open when the last session ended
+	noticesEnd  bool // the app is a child process, whose end is noticed at once
 	log         *slog.Logger
 	environment string
 	version     string // of the function
@@ -105,8 +106,10 @@ func (d *dispatcher) serve(ctx context.Context, ev invoke.Event, inv *lambdaapi.
 		result.Reason, result.Error = blame(ctx, invoke.ReasonAppUnavailable, err)
 		return
 	}
+	began, current := time.Now(), d.app.downs()
 	down, err := d.app.waitReady(dctx)
 	if err != nil {
+		d.inVain(dctx, current, began, err)
 		result.Reason, result.Error = blame(ctx, invoke.ReasonAppUnavailable, err)
 		return
 	}

@@ -245,6 +245,19 @@ func TestAppIsNotThere(t *testing.T) {
 	}
 }
 
+// TestAppHangsWhileItStarts: the environment must not take one instance after
+// the other that never is.
+func TestAppHangsWhileItStarts(t *testing.T) {
+	w := newWorld(t)
+	w.freePort()
+	w.adapt(time.Now().Add(-asyncInit), nil, "LAMBDA_DISPATCH_APP_HANG_TIMEOUT=50ms")
+	w.invoke(time.Second)
+	w.wantReason(invoke.ReasonAppUnavailable)
+	if status := receive(t, w.exit, "the end of the environment"); status != 1 || !strings.Contains(w.log(), "ending the environment: app hangs") {
+		t.Errorf("exit status %d", status)
+	}
+}
+
 func TestAppBecomesReadyInTheFirstInvocation(t *testing.T) {
 	w := newWorld(t)
 	asked, ready := make(chan struct{}, 1000), make(chan struct{})

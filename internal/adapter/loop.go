@@ -92,11 +92,13 @@ func (l *loop) answer(ctx context.Context, inv *lambdaapi.Invocation, result []b
 	if err != nil {
 		l.log.Error("invocation failed", slog.String(requestID, inv.RequestID), slog.Any("error", err))
 		err = l.api.Fail(ctx, inv.RequestID, functionError(err))
-	} else {
-		err = l.api.Respond(ctx, inv.RequestID, result)
+	} else if err = l.api.Respond(ctx, inv.RequestID, result); err != nil {
+		// Where Lambda has not ended the invocation with its refusal, the invoker
+		// would else wait for one that nobody works on.
+		_ = l.api.Fail(ctx, inv.RequestID, &lambdaapi.FunctionError{Type: notTaken.name, Message: notTaken.message + ": " + err.Error()})
 	}
 	if err != nil {
-		l.log.Error("lambda did not take the answer", slog.String(requestID, inv.RequestID), slog.Any("error", err))
+		l.log.Error(notTaken.message, slog.String("error_type", notTaken.name), slog.String(requestID, inv.RequestID), slog.Any("error", err))
 	}
 }
 

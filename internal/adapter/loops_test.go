@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -136,6 +137,32 @@ func TestLoopsEndTogether(t *testing.T) {
 
 // TestAnsweredInvocationsAreLeftAlone: a handler that streams has ended the
 // invocation itself.
+// refusingAPI takes no answer.
+type refusingAPI struct {
+	runtimeAPI
+	failed chan string
+}
+
+func (refusingAPI) Respond(context.Context, string, []byte) error { return errors.New("status 400") }
+
+func (r refusingAPI) Fail(_ context.Context, _ string, e *lambdaapi.FunctionError) error {
+	r.failed <- e.Type
+	return nil
+}
+
+func TestRefusedAnswerFailsTheInvocation(t *testing.T) {
+	log := &syncBuffer{}
+	api := refusingAPI{failed: make(chan string, 1)}
+	l := &loop{api: api, log: slog.New(slog.NewTextHandler(log, nil))}
+	l.answer(t.Context(), &lambdaapi.Invocation{RequestID: "r-1"}, []byte("{}"), nil)
+	if got := receive(t, api.failed, "the failure"); got != "LambdaDispatch.ResponseNotTaken" {
+		t.Errorf("failed with %s", got)
+	}
+	if text := log.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "error_type=LambdaDispatch.ResponseNotTaken") {
+		t.Errorf("log %s", text)
+	}
+}
+
 func TestAnsweredInvocationsAreLeftAlone(t *testing.T) {
 	api := &scriptedAPI{invocations: make(chan *lambdaapi.Invocation)}
 	ctx, cancel := context.WithCancel(t.Context())

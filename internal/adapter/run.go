@@ -87,6 +87,7 @@ func (p *process) serve(ctx context.Context, proxy appproxy.App, ready *readines
 				probe:       p.probe,
 				hang:        p.hangWatch(proxy, ready),
 				giveUp:      p.giveUp,
+				inVain:      direct.waitedInVain,
 				noticesEnd:  p.sup != nil,
 				log:         p.log,
 				environment: p.env["AWS_LAMBDA_LOG_STREAM_NAME"],

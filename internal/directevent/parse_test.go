@@ -54,6 +54,10 @@ func TestBasePath(t *testing.T) {
 		{"/api/v1", "/api/v1/x", "/x"},
 		{"/api/v1", "/api/v10", "/api/v10"},
 		{"/api", "/", "/"},
+		{"/café", "/café/x", "/x"}, // as HTTP APIs have it
+		{"/café", "/caf%C3%A9/x", "/x"},
+		{"/caf%C3%A9", "/café/x", "/x"},
+		{"/my%20app", "/my app/x", "/x"},
 	} {
 		if e := parse(t, v2(tt.path, ""), Invocation{}, Options{BasePath: tt.base}); e.Target != tt.want {
 			t.Errorf("%q of %q is %q, want %q", tt.base, tt.path, e.Target, tt.want)

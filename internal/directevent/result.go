@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 )
 
 // contentEncoding is how an app says that its body is text, whatever its
@@ -185,6 +187,11 @@ func names(h http.Header) []string {
 func endToEnd(h http.Header, method string, status, length int) http.Header {
 	out := make(http.Header, len(h))
 	for name, values := range h {
+		if !httprules.ValidFieldName(name) {
+			// Go's parser lets names with spaces pass. Nobody behind it has to,
+			// and through the router they are left out by HTTP/2.
+			continue
+		}
 		switch http.CanonicalHeaderKey(name) {
 		case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Te", "Trailer", "Upgrade", contentEncoding:
 		default:

@@ -159,6 +159,24 @@ func TestBodylessResults(t *testing.T) {
 	}
 }
 
+// TestNamesThatAreNone: net/http reads them, and fronts do not.
+func TestNamesThatAreNone(t *testing.T) {
+	h := http.Header{"Bad Name": {"x"}, "X-Good": {"y"}}
+	for _, event := range []string{v2("/", ""), `{"httpMethod":"GET","path":"/","requestContext":{"elb":{}}}`, `{"httpMethod":"GET","path":"/"}`} {
+		e := parse(t, event, Invocation{}, Options{})
+		result, err := e.Result(200, h, nil)
+		prelude, perr := e.Prelude(200, h)
+		if err != nil || perr != nil {
+			t.Fatal(err, perr)
+		}
+		for _, got := range []string{string(result), string(prelude)} {
+			if strings.Contains(strings.ToLower(got), "bad name") || !strings.Contains(got, "x-good") {
+				t.Errorf("%s", got)
+			}
+		}
+	}
+}
+
 func TestStatusDescription(t *testing.T) {
 	e := parse(t, `{"httpMethod":"GET","path":"/","requestContext":{"elb":{}}}`, Invocation{}, Options{})
 	for status, want := range map[int]string{404: "404 Not Found", 299: "299"} {

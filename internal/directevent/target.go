@@ -114,7 +114,7 @@ func (e *envelope) target(source Source, s shape, basePath string) (string, erro
 	if source == HTTPAPI {
 		legal = pchar
 	}
-	path = withoutBase(rooted(escapePath(path, legal)), basePath)
+	path = withoutBase(rooted(escapePath(path, legal)), escapePath(basePath, legal))
 	if query != "" {
 		path += "?" + query
 	}
