@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"internal/invoke/awslambda": {"internal/invoke"},
 	"internal/lambdaapi":        nil,
 	"internal/locallambda":      nil,
-	"internal/pool":             {"internal/dispatch", "internal/scale", "internal/invoke", "internal/tunnel"},
+	"internal/pool":             {"internal/dispatch", "internal/httprules", "internal/scale", "internal/invoke", "internal/tunnel"},
 	"internal/scale":            nil,
 	"internal/tunnel":           {"internal/httprules"},
 	"internal/whereami":         nil,

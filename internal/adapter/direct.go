@@ -141,8 +141,8 @@ func (x *direct) run(ctx context.Context) *failure {
 	return x.serve(ctx)
 }
 
-// serve lets the app answer, a second time if the first has not reached it and
-// there is reason to think that the second will.
+// serve lets the app answer, a second time if the first may be repeated and
+// there is reason to think that the second goes better.
 func (x *direct) serve(ctx context.Context) *failure {
 	if err := x.d.recheck(ctx, x.end.cut); err != nil {
 		return x.notReady(ctx, appUnavailable, err)
@@ -155,10 +155,24 @@ func (x *direct) serve(ctx context.Context) *failure {
 			return x.notReady(ctx, appNotReady, err)
 		}
 		f := x.attempt(ctx, down)
-		if f == nil || f.kind != appUnavailable || !first || !x.d.comesBack(ctx, down) {
+		if f == nil || !first || !x.repeatable(f, down) || !x.d.comesBack(ctx, down) {
 			return f
 		}
 	}
+}
+
+// repeatable reports whether a request that failed has not reached the app, or
+// may reach it twice and met its end: an app that ends between two invocations
+// is frozen with its sockets open, and takes the next request before it is gone.
+func (x *direct) repeatable(f *failure, down <-chan struct{}) bool {
+	if f.kind == appFailed && f.status == 0 && httprules.Idempotent(x.ev.Method) {
+		select {
+		case <-down:
+			return true
+		default:
+		}
+	}
+	return f.kind == appUnavailable
 }
 
 func (x *direct) notReady(ctx context.Context, kind *failureKind, err error) *failure {

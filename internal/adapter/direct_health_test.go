@@ -3,6 +3,7 @@ package adapter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -91,6 +92,44 @@ func TestDirectCrashNamesItsCause(t *testing.T) {
 		t.Errorf("result %+v", r)
 	}
 	w.wantLines("error_type=LambdaDispatch.AppFailed|app exited with status 3")
+}
+
+// TestDirectAppEndsUnderARequest: one that may be repeated gets the app that
+// comes after, once; any other may have been worked on.
+func TestDirectAppEndsUnderARequest(t *testing.T) {
+	for _, tt := range []struct {
+		method string
+		deaths int64
+		status int
+		seen   int64
+	}{
+		{"GET", 1, 200, 2},
+		{"PUT", 1, 200, 2},
+		{"GET", 2, 502, 2},
+		{"POST", 1, 502, 1},
+	} {
+		t.Run(fmt.Sprintf("%s and %d deaths", tt.method, tt.deaths), func(t *testing.T) {
+			var w *directWorld
+			var seen atomic.Int64
+			w = newDirectWorld(t, func(rw http.ResponseWriter, r *http.Request) {
+				if seen.Add(1) > tt.deaths {
+					echo(rw, r)
+					return
+				}
+				w.d.app.markDown(errors.New("app exited with status 3"))
+				panic(http.ErrAbortHandler)
+			})
+			w.d.noticesEnd = true
+			if r := w.wantResult(restEvent(tt.method, "/", "body"), time.Minute); r.StatusCode != tt.status || seen.Load() != tt.seen {
+				t.Errorf("the app saw %d requests, result %+v", seen.Load(), r)
+			}
+			if tt.status == 200 {
+				w.wantLines()
+			} else {
+				w.wantLines("error_type=LambdaDispatch.AppFailed|app exited with status 3")
+			}
+		})
+	}
 }
 
 // TestDirectAppIsGone: an app that Lambda has started is given up, which ends

@@ -21,7 +21,7 @@ func TestVariables(t *testing.T) {
 	t.Setenv("PLAIN", "host")
 	b := newBench(t)
 	dir := t.TempDir()
-	b.deploy(env("MY_TOKEN=given", "PORT=2", "PLAIN=function", "AWS_REGION=eu-west-1", "AWS_LAMBDA_FUNCTION_NAME=forged"),
+	b.deploy(env("MY_TOKEN=given", "PLAIN=function", "AWS_REGION=eu-west-1", "AWS_LAMBDA_FUNCTION_NAME=forged"),
 		func(f *Function) { f.Dir, f.Memory, f.Handler = dir, 512<<20, "main.handler" })
 	vars := b.invoke(order{Do: "vars"}).Vars
 	info := b.only()

@@ -40,7 +40,7 @@ type Function struct {
 	// own environment and Lambda's variables. The service's environment is
 	// passed on without AWS_*, CADDY_*, variables of systemd and everything
 	// whose name looks like a secret; what is listed here is passed on always,
-	// unless Lambda sets it. AWS_LAMBDA_EXEC_WRAPPER is a command that the
+	// unless Lambda sets it. PORT and AWS_LWA_PORT are AppPort's to set. AWS_LAMBDA_EXEC_WRAPPER is a command that the
 	// runtime's command is given to as its arguments, as managed runtimes have it.
 	Env []string
 
@@ -167,6 +167,11 @@ func (f *Function) validate() error {
 	}
 	if f.AppPort < 0 || f.AppPort > maxPort {
 		return fmt.Errorf("app port %d is not between 0 and %d", f.AppPort, maxPort)
+	}
+	for _, pair := range f.Env {
+		if name, _, _ := strings.Cut(pair, "="); slices.Contains(portNames, name) {
+			return fmt.Errorf("variable %s: each environment gets a port of its own there, which the app has to listen on; the port setting chooses the first", name)
+		}
 	}
 	if f.ColdStart < 0 || f.Timeout < 0 || f.InitTimeout < 0 || f.RestoreTimeout < 0 || f.MaxEnvironments < 0 || f.MaxConcurrency < 0 {
 		return errors.New("cold start, timeouts, concurrency and number of environments must not be negative")

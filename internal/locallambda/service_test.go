@@ -274,6 +274,7 @@ func TestDeployRefusesNonsense(t *testing.T) {
 		"not a function name":    func(f *Function) { f.Name = "a b" },
 		"command is missing":     func(f *Function) { f.Command = nil },
 		"must not be negative":   func(f *Function) { f.Timeout = -1 },
+		"variable PORT":          func(f *Function) { f.Env = []string{"A=b", "PORT=3000"} },
 		"app port 65536":         func(f *Function) { f.AppPort = 65536 },
 		"11 extensions":          func(f *Function) { f.Extensions = make([]string, 11) },
 		"file names must be uni": func(f *Function) { f.Extensions = []string{"/a/x", "/b/x"} },

@@ -24,6 +24,9 @@ var (
 	}
 )
 
+// portNames are where the processes of an environment find the app's port.
+var portNames = []string{"PORT", "AWS_LWA_PORT"}
+
 // guardVariable turns a copy of this program into the guard. See guard_unix.go.
 const guardVariable = "_LOCAL_LAMBDA_GUARD"
 
@@ -67,7 +70,9 @@ func variables(inherited []string, c sandboxConfig, api string) []string {
 	if abs, err := filepath.Abs(root); err == nil { // an empty Dir is the service's own
 		root = abs
 	}
-	port := strconv.Itoa(c.port)
+	for _, name := range portNames {
+		env = append(env, name+"="+strconv.Itoa(c.port))
+	}
 	return append(env,
 		"AWS_LAMBDA_RUNTIME_API="+api,
 		"AWS_LAMBDA_FUNCTION_NAME="+c.ref.name,
@@ -78,8 +83,6 @@ func variables(inherited []string, c sandboxConfig, api string) []string {
 		"AWS_LAMBDA_INITIALIZATION_TYPE="+f.initialization(),
 		"LAMBDA_TASK_ROOT="+root,
 		"_HANDLER="+f.Handler,
-		"PORT="+port,
-		"AWS_LWA_PORT="+port,
 		"PWD="+root,
 	)
 }

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/lambda-dispatch/lambda-dispatch/internal/httprules"
 	"github.com/lambda-dispatch/lambda-dispatch/internal/tunnel"
 )
 
@@ -96,7 +97,7 @@ func (l *Lease) mayRetry(req *http.Request, body *watchedBody, err error) bool {
 	if body != nil && body.read.Load() {
 		return false
 	}
-	return unprocessed(err) || idempotent(req.Method)
+	return unprocessed(err) || httprules.Idempotent(req.Method)
 }
 
 // count counts a failed attempt, and against the request if that may be to blame.
@@ -125,15 +126,6 @@ func unprocessed(err error) bool {
 func tunnelLost(err error) bool {
 	return errors.Is(err, tunnel.ErrPeerLost) || errors.Is(err, tunnel.ErrPeerClosed) ||
 		errors.Is(err, tunnel.ErrClosed) || errors.Is(err, tunnel.ErrProtocol)
-}
-
-func idempotent(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
-		return true
-	default:
-		return false
-	}
 }
 
 // move gives up the slot and queues the lease where it would stand had it

@@ -116,7 +116,7 @@ func (x *exchange) explain(err error) error {
 	}
 	// A body that cannot be had again is partly gone.
 	whole := x.upload == nil || x.r.GetBody != nil
-	if x.c.reused && whole && idempotent(x.r) && x.r.Context().Err() == nil &&
+	if x.c.reused && whole && httprules.Idempotent(x.r.Method) && x.r.Context().Err() == nil &&
 		x.lost {
 		return errStale
 	}
@@ -128,16 +128,6 @@ func (x *exchange) explain(err error) error {
 
 func lostConnection(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || closedByPeer(err)
-}
-
-// idempotent reports whether the app may see the request twice
-// (RFC 9110, section 9.2.2).
-func idempotent(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
-		return true
-	}
-	return false
 }
 
 // readAnswer reads the final answer's head, or a 101, and passes informational

@@ -113,7 +113,7 @@ func (x *h2exchange) ask() (resp *http.Response, reached bool, err error) {
 		x.lost = c.Err() != nil
 		// A connection that the app closed without a word is like a stale one
 		// of HTTP/1.1.
-		retry := !reached || (again && idempotent(x.r) && c.Err() != nil)
+		retry := !reached || (again && httprules.Idempotent(x.r.Method) && c.Err() != nil)
 		if !retry || attempt == h2Attempts || !x.pause(attempt) {
 			return nil, reached, explainH2(err)
 		}
