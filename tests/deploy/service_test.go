@@ -358,6 +358,11 @@ func TestCapacity(t *testing.T) {
 			if got := fmt.Sprint(f.properties("RouterService")["CapacityProviderStrategy"]); got != want {
 				t.Errorf("%s: %s: %s", f.name, capacity, got)
 			}
+			// What changes with the strategy deploys it.
+			force := fmt.Sprintf("map[EnableForceNewDeployment:true ForceNewDeploymentNonce:%s]", capacity)
+			if got := fmt.Sprint(f.properties("RouterService")["ForceNewDeployment"]); got != force {
+				t.Errorf("%s: %s: a change is deployed by %s", f.name, capacity, got)
+			}
 		}
 	}
 }

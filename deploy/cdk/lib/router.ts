@@ -220,6 +220,10 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
       securityGroups: [group],
       assignPublicIp: false,
       capacityProviderStrategies: this.strategies(cluster, numbers.capacity),
+      // Another strategy deploys nothing by itself, and may be refused without that:
+      // https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html
+      // https://github.com/aws/aws-cdk/issues/34631
+      forceNewDeployment: { enabled: true, nonce: numbers.capacity },
       availabilityZoneRebalancing: ecs.AvailabilityZoneRebalancing.ENABLED,
       healthCheckGracePeriod: Duration.seconds(60),
       // All new routers start before an old one stops.

@@ -94,6 +94,7 @@ test("the task is on arm64, read-only, and has all the time to stop that there i
     DesiredCount: Match.absent(), // an update would undo what scaling has done
     DeploymentConfiguration: Match.objectLike({ MinimumHealthyPercent: 100, MaximumPercent: 200 }),
     CapacityProviderStrategy: [{ CapacityProvider: "FARGATE", Weight: 1 }],
+    ForceNewDeployment: { EnableForceNewDeployment: true, ForceNewDeploymentNonce: "on-demand" },
   });
   template.hasResourceProperties("AWS::ApplicationAutoScaling::ScalableTarget", { MinCapacity: 2, MaxCapacity: 4 });
 });
@@ -156,9 +157,11 @@ test("Spot", () => {
       { CapacityProvider: "FARGATE", Base: 1, Weight: 0 },
       { CapacityProvider: "FARGATE_SPOT", Weight: 1 },
     ],
+    ForceNewDeployment: { EnableForceNewDeployment: true, ForceNewDeploymentNonce: "mixed" },
   });
   synth({ capacity: "spot" }).hasResourceProperties("AWS::ECS::Service", {
     CapacityProviderStrategy: [{ CapacityProvider: "FARGATE_SPOT", Weight: 1 }],
+    ForceNewDeployment: { EnableForceNewDeployment: true, ForceNewDeploymentNonce: "spot" },
   });
   synth().hasResourceProperties("AWS::ECS::ClusterCapacityProviderAssociations", {
     CapacityProviders: ["FARGATE", "FARGATE_SPOT"],
