@@ -396,6 +396,18 @@ func TestListeners(t *testing.T) {
 	}
 }
 
+// What existing.yaml asks for, and service.yaml has, is among the outputs of the latter.
+func TestExistingFindsWhatServiceMade(t *testing.T) {
+	for certificate, listener := range map[string]string{"": "HttpListener", "arn:aws:acm:x": "HttpsListener"} {
+		f := loadTemplate(t, "service.yaml", with(forService, "CertificateArn", certificate))
+		for name, want := range map[string]string{"Listener": listener, "BalancerGroup": "BalancerGroup", "EndpointGroup": "EndpointGroup"} {
+			if got, ok := f.output(name); !ok || got != want {
+				t.Errorf("certificate %q: the output %s is %q", certificate, name, got)
+			}
+		}
+	}
+}
+
 // The two templates give the router the same Caddyfile but for whom it trusts.
 func TestCaddyfilesAreTheSame(t *testing.T) {
 	for _, metrics := range []string{"no", "yes"} {
