@@ -194,7 +194,7 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
       idleTimeout: IDLE_TIMEOUT,
       trustedProxies: props.trustedProxies ?? rangesOf(props.vpc),
       zones: props.zones
-        ? Object.entries(props.zones).map(([name, id]) => `${name}=${id}`).join(" ")
+        ? Object.entries(props.zones).map(([name, id]) => `${name}=${id}`).join(" ") || "auto"
         : zonesOf(props.vpc.selectSubnets(props.vpcSubnets).subnets),
       cloudWatchMetrics: this.metrics(props.cloudWatchMetrics),
       directives: props.directives ?? [],

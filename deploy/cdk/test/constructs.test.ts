@@ -248,9 +248,12 @@ test("numbers that do not fit together are refused", () => {
   );
   assert.doesNotThrow(() => synth({ maxInstances: 20, maxRouters: 4 }, { reservedConcurrentExecutions: 160 }));
   assert.throws(() => synth({ queueTimeout: Duration.minutes(2) }), /queueTimeout/);
+  // Caddy does not take 0s.
+  assert.throws(() => synth({ queueTimeout: Duration.seconds(0) }), /queueTimeout/);
   assert.throws(() => synth({ balancerIdleTimeout: Duration.minutes(5) }), /balancerIdleTimeout/);
   assert.throws(() => synth({ capacity: "spot", deregistrationDelay: Duration.minutes(2) }), /deregistrationDelay/);
   assert.doesNotThrow(() => synth({ deregistrationDelay: Duration.minutes(15) }));
+  assert.throws(() => synth({ deregistrationDelay: Duration.minutes(61) }), /deregistrationDelay 3660 s/);
 
   assert.throws(() => synth({ minRouters: 5 }), /minRouters 5 is more than maxRouters 4/);
   assert.throws(() => synth({ maxRouters: 1 }), /minRouters 2 is more than maxRouters 1/);
@@ -400,6 +403,7 @@ test("the router knows the IDs of its zones: from its subnets, or as given", () 
   assert.equal(zone(synth()), `${name("VpcPrivateSubnet1Subnet536B997A")} ${name("VpcPrivateSubnet2Subnet3788AAA1")}`);
   const zones = { "eu-central-1a": "euc1-az2", "eu-central-1b": "euc1-az3" };
   assert.equal(zone(synth({ zones })), "eu-central-1a=euc1-az2 eu-central-1b=euc1-az3");
+  assert.equal(zone(synth({ zones: {} })), "auto");
   const w = world();
   assert.equal(zonesOf([ec2.Subnet.fromSubnetId(w.stack, "Theirs", "subnet-00000001"), ...w.vpc.publicSubnets]), "auto");
   assert.equal(zonesOf([]), "auto");
