@@ -232,8 +232,9 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
       circuitBreaker: { enable: true, rollback: true },
       propagateTags: ecs.PropagatedTagSource.SERVICE,
     });
-    // Its capacity providers, without which ECS refuses the service, and what tasks need to start.
-    service.node.addDependency(cluster, endpointsOf(props.vpc));
+    // Its capacity providers, without which ECS refuses the service, and what tasks need to start: the
+    // policy that lets ECS fetch the image is made after its role, and the CDK waits for the task role's only.
+    service.node.addDependency(cluster, endpointsOf(props.vpc), taskDefinition.obtainExecutionRole());
     const scaling = service.autoScaleTaskCount({ minCapacity: numbers.minRouters, maxCapacity: numbers.maxRouters });
     scaling.scaleOnCpuUtilization("Cpu", {
       targetUtilizationPercent: 50,

@@ -367,6 +367,16 @@ test("ECS takes the routers' role for tasks of this account only", () => {
   });
 });
 
+test("no task starts before it may have its image and its role's permissions", () => {
+  const template = synth();
+  const policies = Object.entries(template.findResources("AWS::IAM::Policy"))
+    .filter(([, { Properties }]) => /"Router/.test(JSON.stringify(Properties.Roles)))
+    .map(([id]) => id);
+  assert.equal(policies.length, 2); // of the task, and of ECS itself
+  const [service] = Object.values(template.findResources("AWS::ECS::Service"));
+  assert.deepEqual(policies.filter((p) => !service.DependsOn.includes(p)), []);
+});
+
 test("routers without a way to the internet get endpoints, and wait for them", () => {
   const w = world();
   addRouter(w, { function: addFunction(w) });
