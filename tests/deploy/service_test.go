@@ -408,6 +408,30 @@ func TestExistingFindsWhatServiceMade(t *testing.T) {
 	}
 }
 
+// Tasks start when they can reach and be reached by all that they need; so they also end
+// before that is taken away.
+func TestTasksStartLast(t *testing.T) {
+	both(t, func(t *testing.T, f *template) {
+		var after []string
+		for _, name := range f.resources["RouterService"].(map[string]any)["DependsOn"].([]any) {
+			after = append(after, name.(string))
+		}
+		for _, kind := range []string{"AWS::EC2::VPCEndpoint", "AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress",
+			"AWS::ECS::ClusterCapacityProviderAssociations"} {
+			for _, name := range f.ofType(kind) {
+				if !slices.Contains(after, name) {
+					t.Errorf("tasks may start before %s", name)
+				}
+			}
+		}
+		for _, name := range f.ofType("AWS::EC2::SubnetRouteTableAssociation") {
+			if f.properties(name)["RouteTableId"] == "PrivateRoutes" && !slices.Contains(after, name) {
+				t.Errorf("tasks may start before %s", name)
+			}
+		}
+	})
+}
+
 // The two templates give the router the same Caddyfile but for whom it trusts.
 func TestCaddyfilesAreTheSame(t *testing.T) {
 	for _, metrics := range []string{"no", "yes"} {
