@@ -17,6 +17,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/patternmatcher"
+	"github.com/moby/patternmatcher/ignorefile"
 	digest "github.com/opencontainers/go-digest"
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -160,6 +162,100 @@ func TestRunLinesHaveTheirVariables(t *testing.T) {
 			}
 		}
 	}
+}
+
+// contextOf is the directory that a Dockerfile is built in, empty for one that is built
+// in a directory made for it.
+func contextOf(file string) string {
+	switch {
+	case strings.HasPrefix(file, "examples/"):
+		return filepath.Dir(file)
+	case file == "cmd/dist/image.Dockerfile":
+		return ""
+	default:
+		return "."
+	}
+}
+
+// What a COPY line takes from the context is there, and .dockerignore leaves it in.
+func TestImagesCopyWhatExists(t *testing.T) {
+	for _, file := range dockerfiles(t) {
+		dir := contextOf(file)
+		if dir == "" {
+			continue
+		}
+		ignored := ignores(t, dir)
+		all, _ := stages(t, file)
+		copies := 0
+		for _, stage := range all {
+			for _, c := range stage.Commands {
+				c, ok := c.(*instructions.CopyCommand)
+				if !ok || c.From != "" {
+					continue
+				}
+				for _, source := range c.SourcePaths {
+					copies++
+					if _, err := os.Stat(filepath.Join(root, dir, source)); err != nil {
+						t.Errorf("%s: %v", file, err)
+					}
+					if out, err := ignored.MatchesOrParentMatches(filepath.Clean(source)); err != nil || out {
+						t.Errorf("%s: .dockerignore leaves %s out (%v)", file, source, err)
+					}
+				}
+			}
+		}
+		if copies == 0 {
+			t.Errorf("%s copies nothing", file)
+		}
+	}
+}
+
+// What is compiled into the images is in their context.
+func TestContextHasTheSources(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "-f", `{{if .Module}}{{if .Module.Main}}{{$dir := .Dir}}`+
+		`{{range .GoFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}{{range .EmbedFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}{{end}}{{end}}`, "./cmd/caddy", "./lambdaadapter")
+	cmd.Dir = root
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignored := ignores(t, ".")
+	files := strings.Fields(string(out))
+	if len(files) < 100 {
+		t.Fatalf("sources: %q", files)
+	}
+	for _, file := range files {
+		name, err := filepath.Rel(top, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := ignored.MatchesOrParentMatches(name); err != nil || out {
+			t.Errorf(".dockerignore leaves %s out (%v)", name, err)
+		}
+	}
+}
+
+// ignores reads the .dockerignore of a context, which need not have one.
+func ignores(t *testing.T, dir string) *patternmatcher.PatternMatcher {
+	t.Helper()
+	var patterns []string
+	f, err := os.Open(filepath.Join(root, dir, ".dockerignore"))
+	if err == nil {
+		defer f.Close()
+		patterns, err = ignorefile.ReadAll(f)
+	}
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	matcher, err := patternmatcher.New(patterns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return matcher
 }
 
 // Nothing that runs as a server runs as root.

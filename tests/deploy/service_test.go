@@ -358,6 +358,11 @@ func TestCapacity(t *testing.T) {
 			if got := fmt.Sprint(f.properties("RouterService")["CapacityProviderStrategy"]); got != want {
 				t.Errorf("%s: %s: %s", f.name, capacity, got)
 			}
+			// What changes with the strategy deploys it.
+			force := fmt.Sprintf("map[EnableForceNewDeployment:true ForceNewDeploymentNonce:%s]", capacity)
+			if got := fmt.Sprint(f.properties("RouterService")["ForceNewDeployment"]); got != force {
+				t.Errorf("%s: %s: a change is deployed by %s", f.name, capacity, got)
+			}
 		}
 	}
 }
@@ -389,6 +394,42 @@ func TestListeners(t *testing.T) {
 	if got := fmt.Sprint(f.properties("HttpsListener")["DefaultActions"]); !strings.Contains(got, "Routers") {
 		t.Errorf("HTTPS: %s", got)
 	}
+}
+
+// What existing.yaml asks for, and service.yaml has, is among the outputs of the latter.
+func TestExistingFindsWhatServiceMade(t *testing.T) {
+	for certificate, listener := range map[string]string{"": "HttpListener", "arn:aws:acm:x": "HttpsListener"} {
+		f := loadTemplate(t, "service.yaml", with(forService, "CertificateArn", certificate))
+		for name, want := range map[string]string{"Listener": listener, "BalancerGroup": "BalancerGroup", "EndpointGroup": "EndpointGroup"} {
+			if got, ok := f.output(name); !ok || got != want {
+				t.Errorf("certificate %q: the output %s is %q", certificate, name, got)
+			}
+		}
+	}
+}
+
+// Tasks start when they can reach and be reached by all that they need; so they also end
+// before that is taken away.
+func TestTasksStartLast(t *testing.T) {
+	both(t, func(t *testing.T, f *template) {
+		var after []string
+		for _, name := range f.resources["RouterService"].(map[string]any)["DependsOn"].([]any) {
+			after = append(after, name.(string))
+		}
+		for _, kind := range []string{"AWS::EC2::VPCEndpoint", "AWS::EC2::SecurityGroupIngress", "AWS::EC2::SecurityGroupEgress",
+			"AWS::ECS::ClusterCapacityProviderAssociations"} {
+			for _, name := range f.ofType(kind) {
+				if !slices.Contains(after, name) {
+					t.Errorf("tasks may start before %s", name)
+				}
+			}
+		}
+		for _, name := range f.ofType("AWS::EC2::SubnetRouteTableAssociation") {
+			if f.properties(name)["RouteTableId"] == "PrivateRoutes" && !slices.Contains(after, name) {
+				t.Errorf("tasks may start before %s", name)
+			}
+		}
+	})
 }
 
 // The two templates give the router the same Caddyfile but for whom it trusts.

@@ -6,6 +6,8 @@ export type Capacity = "on-demand" | "mixed" | "spot";
 
 /** What Fargate allows at most, and what Spot leaves. */
 export const STOP_TIMEOUT = Duration.seconds(120);
+// https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html#deregistration-delay
+const MOST_DEREGISTRATION_DELAY = Duration.hours(1);
 /** How long a client's connection to a router may be idle. */
 export const IDLE_TIMEOUT = Duration.seconds(300);
 
@@ -73,6 +75,9 @@ function checkTimes(n: Numbers): void {
   const queue = n.queueTimeout.toSeconds();
   const balancer = n.balancerIdleTimeout.toSeconds();
   const drain = n.deregistrationDelay.toSeconds();
+  if (queue === 0) {
+    throw new Error("queueTimeout must be a second or more: requests wait for the start of an instance, too");
+  }
   if (queue >= balancer) {
     throw new Error(
       `queueTimeout ${queue} s must be less than balancerIdleTimeout, ${balancer} s: the load balancer would give up first`,
@@ -83,6 +88,9 @@ function checkTimes(n: Numbers): void {
       `balancerIdleTimeout ${balancer} s must be less than ${IDLE_TIMEOUT.toSeconds()} s, ` +
         "after which the router closes idle connections",
     );
+  }
+  if (drain > MOST_DEREGISTRATION_DELAY.toSeconds()) {
+    throw new Error(`deregistrationDelay ${drain} s is more than ${MOST_DEREGISTRATION_DELAY.toSeconds()} s, which load balancers allow`);
   }
   if (n.capacity !== "on-demand" && drain >= STOP_TIMEOUT.toSeconds()) {
     throw new Error(

@@ -194,7 +194,7 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
       idleTimeout: IDLE_TIMEOUT,
       trustedProxies: props.trustedProxies ?? rangesOf(props.vpc),
       zones: props.zones
-        ? Object.entries(props.zones).map(([name, id]) => `${name}=${id}`).join(" ")
+        ? Object.entries(props.zones).map(([name, id]) => `${name}=${id}`).join(" ") || "auto"
         : zonesOf(props.vpc.selectSubnets(props.vpcSubnets).subnets),
       cloudWatchMetrics: this.metrics(props.cloudWatchMetrics),
       directives: props.directives ?? [],
@@ -220,6 +220,10 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
       securityGroups: [group],
       assignPublicIp: false,
       capacityProviderStrategies: this.strategies(cluster, numbers.capacity),
+      // Another strategy deploys nothing by itself, and may be refused without that:
+      // https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html
+      // https://github.com/aws/aws-cdk/issues/34631
+      forceNewDeployment: { enabled: true, nonce: numbers.capacity },
       availabilityZoneRebalancing: ecs.AvailabilityZoneRebalancing.ENABLED,
       healthCheckGracePeriod: Duration.seconds(60),
       // All new routers start before an old one stops.
@@ -228,8 +232,9 @@ export class LambdaDispatchRouter extends Construct implements ec2.IConnectable 
       circuitBreaker: { enable: true, rollback: true },
       propagateTags: ecs.PropagatedTagSource.SERVICE,
     });
-    // Its capacity providers, without which ECS refuses the service, and what tasks need to start.
-    service.node.addDependency(cluster, endpointsOf(props.vpc));
+    // Its capacity providers, without which ECS refuses the service, and what tasks need to start: the
+    // policy that lets ECS fetch the image is made after its role, and the CDK waits for the task role's only.
+    service.node.addDependency(cluster, endpointsOf(props.vpc), taskDefinition.obtainExecutionRole());
     const scaling = service.autoScaleTaskCount({ minCapacity: numbers.minRouters, maxCapacity: numbers.maxRouters });
     scaling.scaleOnCpuUtilization("Cpu", {
       targetUtilizationPercent: 50,

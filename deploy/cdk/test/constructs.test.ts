@@ -94,6 +94,7 @@ test("the task is on arm64, read-only, and has all the time to stop that there i
     DesiredCount: Match.absent(), // an update would undo what scaling has done
     DeploymentConfiguration: Match.objectLike({ MinimumHealthyPercent: 100, MaximumPercent: 200 }),
     CapacityProviderStrategy: [{ CapacityProvider: "FARGATE", Weight: 1 }],
+    ForceNewDeployment: { EnableForceNewDeployment: true, ForceNewDeploymentNonce: "on-demand" },
   });
   template.hasResourceProperties("AWS::ApplicationAutoScaling::ScalableTarget", { MinCapacity: 2, MaxCapacity: 4 });
 });
@@ -156,9 +157,11 @@ test("Spot", () => {
       { CapacityProvider: "FARGATE", Base: 1, Weight: 0 },
       { CapacityProvider: "FARGATE_SPOT", Weight: 1 },
     ],
+    ForceNewDeployment: { EnableForceNewDeployment: true, ForceNewDeploymentNonce: "mixed" },
   });
   synth({ capacity: "spot" }).hasResourceProperties("AWS::ECS::Service", {
     CapacityProviderStrategy: [{ CapacityProvider: "FARGATE_SPOT", Weight: 1 }],
+    ForceNewDeployment: { EnableForceNewDeployment: true, ForceNewDeploymentNonce: "spot" },
   });
   synth().hasResourceProperties("AWS::ECS::ClusterCapacityProviderAssociations", {
     CapacityProviders: ["FARGATE", "FARGATE_SPOT"],
@@ -245,9 +248,12 @@ test("numbers that do not fit together are refused", () => {
   );
   assert.doesNotThrow(() => synth({ maxInstances: 20, maxRouters: 4 }, { reservedConcurrentExecutions: 160 }));
   assert.throws(() => synth({ queueTimeout: Duration.minutes(2) }), /queueTimeout/);
+  // Caddy does not take 0s.
+  assert.throws(() => synth({ queueTimeout: Duration.seconds(0) }), /queueTimeout/);
   assert.throws(() => synth({ balancerIdleTimeout: Duration.minutes(5) }), /balancerIdleTimeout/);
   assert.throws(() => synth({ capacity: "spot", deregistrationDelay: Duration.minutes(2) }), /deregistrationDelay/);
   assert.doesNotThrow(() => synth({ deregistrationDelay: Duration.minutes(15) }));
+  assert.throws(() => synth({ deregistrationDelay: Duration.minutes(61) }), /deregistrationDelay 3660 s/);
 
   assert.throws(() => synth({ minRouters: 5 }), /minRouters 5 is more than maxRouters 4/);
   assert.throws(() => synth({ maxRouters: 1 }), /minRouters 2 is more than maxRouters 1/);
@@ -361,6 +367,16 @@ test("ECS takes the routers' role for tasks of this account only", () => {
   });
 });
 
+test("no task starts before it may have its image and its role's permissions", () => {
+  const template = synth();
+  const policies = Object.entries(template.findResources("AWS::IAM::Policy"))
+    .filter(([, { Properties }]) => /"Router/.test(JSON.stringify(Properties.Roles)))
+    .map(([id]) => id);
+  assert.equal(policies.length, 2); // of the task, and of ECS itself
+  const [service] = Object.values(template.findResources("AWS::ECS::Service"));
+  assert.deepEqual(policies.filter((p) => !service.DependsOn.includes(p)), []);
+});
+
 test("routers without a way to the internet get endpoints, and wait for them", () => {
   const w = world();
   addRouter(w, { function: addFunction(w) });
@@ -397,6 +413,7 @@ test("the router knows the IDs of its zones: from its subnets, or as given", () 
   assert.equal(zone(synth()), `${name("VpcPrivateSubnet1Subnet536B997A")} ${name("VpcPrivateSubnet2Subnet3788AAA1")}`);
   const zones = { "eu-central-1a": "euc1-az2", "eu-central-1b": "euc1-az3" };
   assert.equal(zone(synth({ zones })), "eu-central-1a=euc1-az2 eu-central-1b=euc1-az3");
+  assert.equal(zone(synth({ zones: {} })), "auto");
   const w = world();
   assert.equal(zonesOf([ec2.Subnet.fromSubnetId(w.stack, "Theirs", "subnet-00000001"), ...w.vpc.publicSubnets]), "auto");
   assert.equal(zonesOf([]), "auto");
