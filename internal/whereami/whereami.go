@@ -147,6 +147,9 @@ func (f *Finder) find(ctx context.Context) (Place, error) {
 	if endpoint := f.env(ecsVariable); endpoint != "" {
 		p.task, err = askECS(ctx, endpoint)
 		p.learn(SourceECS, p.task.Addrs, p.task.Zone, "")
+		if err == nil && p.task.fargate && len(p.task.Addrs) == 0 {
+			err = errTaskUnnamed
+		}
 		p.failed(err)
 		ownAddress = ownAddress || err != nil && !p.task.bridge
 	}
@@ -176,6 +179,8 @@ func (f *Finder) find(ctx context.Context) (Place, error) {
 
 var errHostUnknown = errors.New("this ECS task is in network mode bridge, and EC2 does not tell the address of its host: " +
 	"let instance metadata pass two hops, use network mode awsvpc, or set advertise to host:port")
+
+var errTaskUnnamed = errors.New("asking ECS for this task's address: it names none that environments could dial")
 
 // learn takes what is not known yet.
 func (p *Place) learn(from Source, addrs []netip.Addr, zone, zoneID string) {

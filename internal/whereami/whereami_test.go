@@ -202,6 +202,8 @@ func TestFind(t *testing.T) {
 		{name: "ECS says 404", on: machine{ecs: status(404)}, addrs: "172.17.0.9", source: SourceInterface, silent: "ECS"},
 		{name: "ECS says 401 on an instance", on: machine{ecs: status(401), ec2: instance(dualStack())},
 			addrs: "172.17.0.9", source: SourceInterface, zone: "eu-central-1b/euc1-az3", silent: "ECS"},
+		{name: "ECS names no address of a Fargate task", on: machine{ecs: endpoint(map[string]string{taskPath: `{"LaunchType":"FARGATE","AvailabilityZone":"eu-central-1b","Containers":[{"Networks":[{"NetworkMode":"awsvpc","IPv4Addresses":["169.254.1.2"]}]}]}`})},
+			addrs: "172.17.0.9", source: SourceInterface, zone: "eu-central-1b/", silent: "ECS"},
 		{name: "ECS says something else", on: machine{ecs: garbage}, addrs: "172.17.0.9", source: SourceInterface, silent: "ECS"},
 		{name: "ECS hangs", on: machine{ecs: silent}, addrs: "172.17.0.9", source: SourceInterface, silent: "ECS", atLeast: patience / 2},
 

@@ -255,7 +255,7 @@ func TestWhoReachesWhom(t *testing.T) {
 		}
 	}
 	in := []rule{
-		{"BalancerGroup", "0.0.0.0/0", "443-443"}, {"BalancerGroup", "0.0.0.0/0", "80-80"},
+		{"BalancerGroup", "0.0.0.0/0", "80-80"},
 		{"EndpointGroup", "RouterGroup", "443-443"},
 		{"RouterGroup", "BalancerGroup", "8080-8080"}, {"RouterGroup", "FunctionGroup", "7443-7443"},
 	}
@@ -266,8 +266,10 @@ func TestWhoReachesWhom(t *testing.T) {
 	check(t, loadTemplate(t, "service.yaml", forService), in, out)
 	out = slices.Insert(out, 1, rule{"FunctionGroup", "0.0.0.0/0", "443-443"})
 	// What it calls may be AWS, whose names mean the endpoints.
-	in = slices.Insert(in, 2, rule{"EndpointGroup", "FunctionGroup", "443-443"})
+	in = slices.Insert(in, 1, rule{"EndpointGroup", "FunctionGroup", "443-443"})
 	check(t, loadTemplate(t, "service.yaml", with(forService, "InternetForApp", "yes")), in, out)
+	in = slices.Insert(in, 0, rule{"BalancerGroup", "0.0.0.0/0", "443-443"})
+	check(t, loadTemplate(t, "service.yaml", with(forService, "InternetForApp", "yes", "CertificateArn", "arn:aws:acm:x")), in, out)
 
 	in = []rule{{"RouterGroup", "sg-1", "8080-8080"}, {"RouterGroup", "sg-2", "7443-7443"}}
 	out = []rule{{"RouterGroup", "0.0.0.0/0", "443-443"}}
@@ -280,6 +282,21 @@ func TestWhoReachesWhom(t *testing.T) {
 	check(t, f, append(in, rule{"sg-3", "RouterGroup", "443-443"}), out)
 	if got := fmt.Sprint(f.metadata("RouterService")); got != "map[After:EndpointFromRouter]" {
 		t.Errorf("with endpoints the service waits for %s", got)
+	}
+}
+
+// Fargate is not in every zone, so the zones can be chosen.
+func TestZones(t *testing.T) {
+	for _, tt := range []struct{ given, subnet, want string }{
+		{"", "A", "!Select[0 map[!GetAZs:]]"}, {"", "B", "!Select[1 map[!GetAZs:]]"},
+		{"eu-central-1c", "A", "eu-central-1c"}, {"eu-central-1c", "B", "eu-central-1c"},
+	} {
+		f := loadTemplate(t, "service.yaml", with(forService, "Zone"+tt.subnet, tt.given))
+		for _, kind := range []string{"Public", "Private"} {
+			if got := f.properties(kind + tt.subnet)["AvailabilityZone"]; got != tt.want {
+				t.Errorf("%s%s is in %v, want %s", kind, tt.subnet, got, tt.want)
+			}
+		}
 	}
 }
 

@@ -100,11 +100,23 @@ ${more}			callback {
 /** The global option that makes the router write its metrics. */
 function metrics(m?: CloudWatchMetrics): string {
   if (!m) return "";
+  checkNamespace(m.namespace);
   const namespace = m.namespace === undefined ? "" : `\t\t\tnamespace ${quoted(m.namespace)}\n`;
   const dimensions = Object.entries(m.dimensions ?? {})
     .map(([name, value]) => `\t\t\tdimensions ${quoted(name)} ${quoted(value)}\n`)
     .join("");
   return `\tlambda_dispatch {\n\t\tcloudwatch_metrics {\n${namespace}${dimensions}\t\t}\n\t}\n`;
+}
+
+// What the router refuses, but only when its task starts. Placeholders are its to fill.
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html#Namespace
+function checkNamespace(namespace?: string): void {
+  if (namespace === undefined || namespace.includes("{")) return;
+  if (!/^[A-Za-z0-9._/#-][A-Za-z0-9._/#: -]{0,254}$/.test(namespace) || namespace.trim() !== namespace || namespace.startsWith("AWS/")) {
+    throw new Error(
+      `cloudWatchMetrics.namespace ${JSON.stringify(namespace)}: up to 255 letters, digits and .-_/#: are allowed, no colon in front and no AWS/, which is Amazon's`,
+    );
+  }
 }
 
 // https://caddyserver.com/docs/caddyfile/concepts#tokens-and-quotes

@@ -433,7 +433,10 @@ test("metrics for CloudWatch, if they are asked for", () => {
     '\tlambda_dispatch {\n\t\tcloudwatch_metrics {\n\t\t\tnamespace "Shop"\n' +
       '\t\t\tdimensions "stage" "{env.STAGE}"\n\t\t\tdimensions "region" "eu central"\n\t\t}\n\t}\n',
   );
-  assert.throws(() => synth({ cloudWatchMetrics: { namespace: 'a"b' } }), /"a\\"b": quotes/);
+  assert.throws(() => synth({ cloudWatchMetrics: { dimensions: { stage: 'a"b' } } }), /"a\\"b": quotes/);
+  for (const namespace of ["", "AWS/Shop", ":shop", " shop", "shöp", "x".repeat(256)]) {
+    assert.throws(() => synth({ cloudWatchMetrics: { namespace } }), /cloudWatchMetrics.namespace/, namespace);
+  }
 });
 
 // tests/deploy runs a router with those Caddyfiles.

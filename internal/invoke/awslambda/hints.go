@@ -91,8 +91,8 @@ func (iv *Invoker) hintForThrottle(e *invoke.Error) string {
 	}
 	switch reason {
 	case types.ThrottleReasonReservedFunctionConcurrentInvocationLimitExceeded:
-		return fmt.Sprintf("the function's reserved concurrency is 0 or used up: set it to at least max_instances times the number of routers, "+
-			"and some for replacements (aws lambda put-function-concurrency --function-name %s --reserved-concurrent-executions N), or lower max_instances", iv.function)
+		return fmt.Sprintf("the function's reserved concurrency is 0 or used up: set it to at least max_instances times the number of routers times 2, "+
+			"because a deployment doubles the routers for a while (aws lambda put-function-concurrency --function-name %s --reserved-concurrent-executions N), or lower max_instances", iv.function)
 	case types.ThrottleReasonConcurrentInvocationLimitExceeded:
 		return "the account's concurrency in this region is used up: ask AWS for a larger quota (new accounts have as little as 10), reserve some for this function, or lower max_instances"
 	case types.ThrottleReasonFunctionInvocationRateLimitExceeded, types.ThrottleReasonReservedFunctionInvocationRateLimitExceeded,
