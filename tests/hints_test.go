@@ -205,6 +205,8 @@ func TestCrossZoneTrafficIsCounted(t *testing.T) {
 	if status, body := r.get("/ping"); status != 200 {
 		t.Fatalf("status %d, %s", status, body)
 	}
+	// The answer may be quicker than the line.
+	r.await("the line about the instance", func() bool { return len(r.logs.lines("instance ready")) > 0 })
 	if ready := r.logs.lines("instance ready"); len(ready) != 1 || ready[0]["zone"] != "euc1-az3" {
 		t.Errorf("lines are %v", ready)
 	}
