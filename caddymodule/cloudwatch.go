@@ -1,7 +1,6 @@
 package caddymodule
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -83,13 +82,20 @@ func (c *CloudWatchMetrics) validate() error {
 	if d := time.Duration(c.Interval); d < leastCloudWatchInterval || d > mostCloudWatchInterval {
 		return fmt.Errorf("interval is %v, must be between %v and %v", d, leastCloudWatchInterval, mostCloudWatchInterval)
 	}
-	if n := len(c.Dimensions); n >= cloudWatchDimensions {
-		return fmt.Errorf("%d dimensions are too many: CloudWatch takes %d, and %s is one", n, cloudWatchDimensions, poolDimension)
+	if err := c.validateCount(); err != nil {
+		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Dimensions)) {
 		if err := validateDimension(name, c.Dimensions[name]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (c *CloudWatchMetrics) validateCount() error {
+	if n := len(c.Dimensions); n >= cloudWatchDimensions {
+		return fmt.Errorf("%d dimensions are too many: CloudWatch takes %d, and %s is one", n, cloudWatchDimensions, poolDimension)
 	}
 	return nil
 }
@@ -219,10 +225,7 @@ func (c *CloudWatchMetrics) unmarshalDimensions(d *caddyfile.Dispenser) error {
 		}
 		c.Dimensions[name] = value
 	}
-	if len(c.Dimensions) >= cloudWatchDimensions {
-		return d.WrapErr(errors.New("too many dimensions: CloudWatch takes 30, and pool is one"))
-	}
-	return nil
+	return at(d, c.validateCount())
 }
 
 // at gives an error file and line.

@@ -55,31 +55,42 @@ func everyMinute(namespace string) *CloudWatchMetrics {
 	return &CloudWatchMetrics{Namespace: namespace, Interval: caddy.Duration(time.Minute)}
 }
 
+// inEMFTime runs a test with metrics, and a log of them, in a time of its own.
+func inEMFTime(t *testing.T, test func(t *testing.T, f *emfFamilies, l *emfLog, out *lineBuffer)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f, out := newEMFFamilies(), new(lineBuffer)
+		test(t, f, newEMFLog(out, f.gather), out)
+	})
+}
+
+// pass lets time pass, and whoever it wakes do what he does.
+func pass(d time.Duration) {
+	time.Sleep(d) // of the bubble: no time at all
+	synctest.Wait()
+}
+
 func namespaceOf(line map[string]any) any {
 	meta := line["_aws"].(map[string]any)
 	return meta["CloudWatchMetrics"].([]any)[0].(map[string]any)["Namespace"]
 }
 
 func TestEMFLinesComeEveryInterval(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, out := newEMFFamilies(), new(lineBuffer)
+	inEMFTime(t, func(t *testing.T, f *emfFamilies, l *emfLog, out *lineBuffer) {
 		f.busy("a") // before there were any reports
-		l := newEMFLog(out, f.gather)
 		r := l.start(everyMinute("N"), nopLog)
 		f.starts.WithLabelValues("a").Add(4)
 		f.busy("b")
-		time.Sleep(time.Minute - time.Nanosecond)
-		synctest.Wait()
+		pass(time.Minute - time.Nanosecond)
 		if out.Len() != 0 {
 			t.Errorf("after less than a minute: %s", out)
 		}
 		for i, want := range []float64{4, 0} {
 			if i == 0 {
-				time.Sleep(time.Nanosecond)
+				pass(time.Nanosecond)
 			} else {
-				time.Sleep(time.Minute)
+				pass(time.Minute)
 			}
-			synctest.Wait()
 			got := emfLines(t, out)
 			if len(got) != 2 || got[0]["pool"] != "a" || got[1]["pool"] != "b" {
 				t.Fatalf("minute %d: got %v", i, got)
@@ -89,7 +100,7 @@ func TestEMFLinesComeEveryInterval(t *testing.T) {
 			}
 		}
 		r.stop()
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		if out.Len() != 0 {
 			t.Errorf("after the end: %s", out)
 		}
@@ -99,13 +110,11 @@ func TestEMFLinesComeEveryInterval(t *testing.T) {
 // Whatever happens is reported once, by the configuration under which it
 // happened.
 func TestEMFLinesAcrossReloads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, out := newEMFFamilies(), new(lineBuffer)
-		l := newEMFLog(out, f.gather)
+	inEMFTime(t, func(t *testing.T, f *emfFamilies, l *emfLog, out *lineBuffer) {
 		first := l.start(everyMinute("First"), nopLog)
 		f.ready.WithLabelValues("a", "ready").Set(1)
 		f.starts.WithLabelValues("a").Add(4)
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 
 		second := l.start(everyMinute("Second"), nopLog)
 		got := emfLines(t, out)
@@ -113,14 +122,12 @@ func TestEMFLinesAcrossReloads(t *testing.T) {
 			t.Fatalf("at the reload: %v", got)
 		}
 		f.starts.WithLabelValues("a").Add(2)
-		time.Sleep(45 * time.Second) // the first would report
+		pass(45 * time.Second) // the first would report
 		first.stop()
-		synctest.Wait()
 		if out.Len() != 0 {
 			t.Errorf("the configuration before reports: %s", out)
 		}
-		time.Sleep(15 * time.Second)
-		synctest.Wait()
+		pass(15 * time.Second)
 		got = emfLines(t, out)
 		if len(got) != 1 || got[0]["Starts"] != 2.0 || namespaceOf(got[0]) != "Second" {
 			t.Fatalf("after the reload: %v", got)
@@ -144,9 +151,7 @@ func TestEMFLinesAcrossReloads(t *testing.T) {
 // What has happened since the last interval is reported when a pool closes, also
 // after its configuration has gone. Its next life begins with nothing.
 func TestEMFLineOfAPoolThatCloses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, out := newEMFFamilies(), new(lineBuffer)
-		l := newEMFLog(out, f.gather)
+	inEMFTime(t, func(t *testing.T, f *emfFamilies, l *emfLog, out *lineBuffer) {
 		r := l.start(everyMinute("N"), nopLog)
 		f.busy("a")
 		f.busy("b")
@@ -166,19 +171,15 @@ func TestEMFLineOfAPoolThatCloses(t *testing.T) {
 
 // What is left of a pool that has gone is no reason for a line.
 func TestNoEMFLineForAPoolThatIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f, out := newEMFFamilies(), new(lineBuffer)
-		l := newEMFLog(out, f.gather)
+	inEMFTime(t, func(t *testing.T, f *emfFamilies, l *emfLog, out *lineBuffer) {
 		r := l.start(everyMinute("N"), nopLog)
 		defer r.stop()
 		f.starts.WithLabelValues("a").Add(1)
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		if got := emfLines(t, out); len(got) != 1 {
 			t.Errorf("got %v", got)
 		}
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
+		pass(10 * time.Minute)
 		if out.Len() != 0 {
 			t.Errorf("got %s", out)
 		}
@@ -196,8 +197,7 @@ func TestEMFLinesThatCannotBeWritten(t *testing.T) {
 		r := newEMFLog(brokenPipe{}, f.gather).start(everyMinute("N"), zap.New(core))
 		defer r.stop()
 		f.busy("a")
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		pass(time.Minute)
 		if n := logs.FilterMessage("metrics for CloudWatch are not written").Len(); n != 1 {
 			t.Errorf("%d lines say so", n)
 		}

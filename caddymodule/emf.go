@@ -33,6 +33,7 @@ type series struct{ family, label string }
 
 const (
 	queueWaitMetric  = "QueueWait"
+	queueWaitFamily  = "queue_wait_seconds"
 	rejectedFamily   = "rejected_requests_total"
 	resultFamily     = "invocation_results_total"
 	bytesFamily      = "tunnel_bytes_total"
@@ -40,10 +41,10 @@ const (
 	coldStartsFamily = "cold_starts_total"
 )
 
-// emfMetrics are all but QueueWait, which is a distribution.
+// emfMetrics are all that a line can have. QueueWait alone is a distribution.
 var emfMetrics = []emfMetric{
 	{name: queueWaitMetric, unit: "Seconds"},
-	{name: "Requests", unit: "Count", of: one("queue_wait_seconds")},
+	{name: "Requests", unit: "Count", of: one(queueWaitFamily)},
 	{name: "RequestsInFlight", unit: "Count", of: one("requests_in_flight"), gauge: true},
 	{name: "RequestsQueued", unit: "Count", of: one("queue_depth"), gauge: true},
 	{name: "InstancesStarting", unit: "Count", of: []series{{"instances", pool.StateStarting.String()}}, gauge: true},
@@ -140,6 +141,23 @@ func since(now, last float64) float64 {
 	return now - last
 }
 
+// value returns what a line says of the metric, and whether it says anything.
+func (m emfMetric) value(now, last poolSample) (value any, known bool) {
+	if m.name == queueWaitMetric {
+		waits := waitsSince(now, last)
+		return waits, len(waits) > 0
+	}
+	var sum float64
+	for _, s := range m.of {
+		if v := now.values[s]; m.gauge {
+			sum += v
+		} else {
+			sum += since(v, last.values[s])
+		}
+	}
+	return rounded(sum), !m.rare || sum != 0
+}
+
 // emfLine returns the line for one pool: what it is now, and what has happened
 // since the last line, which is empty if there was none.
 func (c *CloudWatchMetrics) emfLine(name string, at time.Time, now, last poolSample) ([]byte, error) {
@@ -165,29 +183,10 @@ func (c *CloudWatchMetrics) emfLine(name string, at time.Time, now, last poolSam
 		Dimensions: [][]string{append([]string{poolDimension}, slices.Sorted(maps.Keys(c.Dimensions))...)},
 	}
 	for _, m := range emfMetrics {
-		var value any
-		if m.name == queueWaitMetric {
-			waits := waitsSince(now, last)
-			if len(waits) == 0 {
-				continue
-			}
-			value = waits
-		} else {
-			var sum float64
-			for _, s := range m.of {
-				if v := now.values[s]; m.gauge {
-					sum += v
-				} else {
-					sum += since(v, last.values[s])
-				}
-			}
-			if m.rare && sum == 0 {
-				continue
-			}
-			value = rounded(sum)
+		if value, known := m.value(now, last); known {
+			root[m.name] = value
+			d.Metrics = append(d.Metrics, definition{m.name, m.unit})
 		}
-		root[m.name] = value
-		d.Metrics = append(d.Metrics, definition{m.name, m.unit})
 	}
 	root["_aws"] = metadata{Timestamp: at.UnixMilli(), CloudWatchMetrics: []directive{d}}
 	line, err := json.Marshal(root)
@@ -211,7 +210,7 @@ func waitsSince(now, last poolSample) []float64 {
 		}
 		bounds, counts = append(bounds, b.GetUpperBound()), append(counts, float64(n))
 	}
-	waits := series{"queue_wait_seconds", ""}
+	waits := series{queueWaitFamily, ""}
 	total := since(now.values[waits], last.values[waits])
 	values := make([]float64, 0, emfValues)
 	n := min(total, emfValues)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"go.uber.org/zap"
@@ -80,10 +81,7 @@ func locate(ctx context.Context, finder *whereami.Finder, conf *CallbackConfig, 
 	if err != nil {
 		return place{}, err
 	}
-	host, port, err := net.SplitHostPort(bound.String())
-	if err != nil {
-		return place{}, err
-	}
+	port := strconv.Itoa(int(listens.Port()))
 	zone, err := parseZone(conf.Zone)
 	if err != nil {
 		return place{}, err
@@ -93,7 +91,7 @@ func locate(ctx context.Context, finder *whereami.Finder, conf *CallbackConfig, 
 	case conf.Advertise != advertiseAuto:
 		p.address, p.source = withPort(conf.Advertise, port), sourceSetting
 	case !listens.Addr().IsUnspecified():
-		p.address, p.source = net.JoinHostPort(host, port), sourceListen
+		p.address, p.source = listens.String(), sourceListen
 	case local:
 		p.address, p.source = net.JoinHostPort("127.0.0.1", port), sourceLocal
 	}
